@@ -1,0 +1,1 @@
+"""Floor 9: requests for access, and the people who decide them."""

@@ -1,0 +1,118 @@
+"""Families, variants, aliases, revisions, files, refs and blobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from stagerelease.db.base import Base
+
+
+class Family(Base):
+    """A family of models, such as ``gpt-2``."""
+
+    __tablename__ = "family"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    description: Mapped[str] = mapped_column(Text, default="")
+
+
+class Variant(Base):
+    """A size of a family. ``label`` is what its publishers called it; the count is exact."""
+
+    __tablename__ = "variant"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    family_id: Mapped[str] = mapped_column(ForeignKey("family.id"))
+    label: Mapped[str] = mapped_column(String(64))
+    repo_id: Mapped[str] = mapped_column(String(140), unique=True)
+    parameters: Mapped[int | None] = mapped_column(BigInteger)
+    architecture: Mapped[dict[str, Any] | None]
+    position: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime]
+
+
+class RepoAlias(Base):
+    """Another name of a variant's repository; requests under it are redirected."""
+
+    __tablename__ = "repo_alias"
+
+    alias: Mapped[str] = mapped_column(String(140), primary_key=True)
+    variant_id: Mapped[str] = mapped_column(ForeignKey("variant.id"))
+
+
+class Blob(Base):
+    """Bytes known to be in the store. The row is written after the bytes are durable."""
+
+    __tablename__ = "blob"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+    verified_at: Mapped[datetime | None]
+
+
+class Revision(Base):
+    """An immutable set of files. ``id`` is 40 hex digits over manifest, parent, message and time."""
+
+    __tablename__ = "revision"
+    __table_args__ = (Index("ix_revision_variant_id", "variant_id", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    variant_id: Mapped[str] = mapped_column(ForeignKey("variant.id"))
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("revision.id"))
+    message: Mapped[str] = mapped_column(Text)
+    author_id: Mapped[str | None] = mapped_column(ForeignKey("person.id"))
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    parameters: Mapped[int | None] = mapped_column(BigInteger)
+    total_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime]
+
+
+class RevisionFile(Base):
+    """One file of a revision. ``git_oid`` is the git blob id (of the LFS pointer for LFS files)."""
+
+    __tablename__ = "revision_file"
+
+    revision_id: Mapped[str] = mapped_column(ForeignKey("revision.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(400), primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(ForeignKey("blob.sha256"), index=True)
+    git_oid: Mapped[str] = mapped_column(String(40))
+    lfs: Mapped[bool]
+    kind: Mapped[str] = mapped_column(String(32))  # artifact kind that governs it
+
+
+class Ref(Base):
+    """A branch or tag that points at a revision."""
+
+    __tablename__ = "ref"
+    __table_args__ = (UniqueConstraint("variant_id", "name"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    variant_id: Mapped[str] = mapped_column(ForeignKey("variant.id"))
+    name: Mapped[str] = mapped_column(String(200))
+    kind: Mapped[str] = mapped_column(String(16))  # branch | tag
+    revision_id: Mapped[str] = mapped_column(ForeignKey("revision.id"))
+    version: Mapped[int] = mapped_column(default=1)
+
+    __mapper_args__ = {"version_id_col": version}
+
+
+class UploadTicket(Base):
+    """Permission to PUT one LFS object to a signed URL, until ``expires_at``."""
+
+    __tablename__ = "upload_ticket"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    variant_id: Mapped[str] = mapped_column(ForeignKey("variant.id"))
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    secret_sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
+    expires_at: Mapped[datetime]
+    stored_at: Mapped[datetime | None]

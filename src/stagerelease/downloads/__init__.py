@@ -1,0 +1,1 @@
+"""Floor 9: a permitted request becomes a recorded delivery."""

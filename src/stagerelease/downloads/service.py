@@ -1,0 +1,236 @@
+"""A permitted request becomes a recorded delivery; the bytes flow after the Work has ended.
+
+Ranges that one recipient asks of one file within ``SAME_DOWNLOAD`` belong to one download, so a
+resumed or parallel download is one entry of the log: started once, completed once.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+
+from stagerelease.catalog import queries as catalog
+from stagerelease.db.epoch import read_epoch
+from stagerelease.db.work import Work, Works
+from stagerelease.downloads.copies import Copy, copy_for
+from stagerelease.downloads.tables import Download, Transfer
+from stagerelease.entitlements import service as entitlements
+from stagerelease.entitlements.rules import Decision
+from stagerelease.identity import service as identity
+from stagerelease.kernel.actor import ANONYMOUS, SYSTEM, Actor
+from stagerelease.kernel.errors import DomainError, Gated, NotFound
+from stagerelease.kernel.ids import new_id
+from stagerelease.ledger import service as ledger
+
+SAME_DOWNLOAD = timedelta(hours=1)
+OPEN_FILES = frozenset({"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"})
+"""Root files that anyone may read who may know of the repository (as the public Hub does)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A permitted answer about one file: everything a face needs, nothing of the database.
+
+    ``download_id`` is None for a HEAD and for the openly readable root files: those record
+    nothing. ``epoch`` is the access epoch the decision was taken under.
+    """
+
+    repo_id: str
+    commit: str
+    path: str
+    copy: Copy
+    decision: Decision
+    epoch: int
+    recorded: bool
+    download_id: str | None = field(default=None)
+
+    @property
+    def until(self) -> datetime | None:
+        """Return when the decision must be asked again at the latest."""
+        return self.decision.until
+
+
+class FileMissing(NotFound):
+    """The revision is there and open to the caller; the file is not. Carries the commit."""
+
+    code = "file-not-found"
+    title = "There is no such file"
+
+    def __init__(self, sentence: str, *, commit: str) -> None:
+        super().__init__(sentence)
+        self.commit = commit
+
+
+def refuse(decision: Decision, actor: Actor) -> Gated:
+    """Return the refusal that ``decision`` stands for."""
+    return Gated(
+        decision.sentence,
+        reason=decision.reason,
+        next_step=decision.next_step,
+        anonymous=not actor.known,
+    )
+
+
+def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> Ticket:
+    """Decide on one file for ``work.actor``; with ``record``, write that a delivery begins.
+
+    Raises:
+        NotFound: the repository is not visible (reason ``repo``), or the revision is unknown.
+        FileMissing: the caller may have the revision, and it holds no such file.
+        Gated: the caller may not have it; says why and what to do next.
+    """
+    epoch = read_epoch(work.session.connection())
+    kind = _kind_hint(path)
+    entitled = entitlements.see(work, work.actor, repo_id, rev, kind=kind)
+    openly = path in OPEN_FILES and entitled.decision.visible
+    if not entitled.decision.allowed and not openly:
+        raise refuse(entitled.decision, work.actor)
+    file = catalog.find_file(work, entitled.revision.id, path)
+    if file is None:
+        if not entitled.decision.allowed:
+            raise refuse(entitled.decision, work.actor)
+        raise FileMissing(
+            f"There is no file {path!r} in {repo_id} at {entitled.revision.id[:8]}.",
+            commit=entitled.revision.id,
+        )
+    ticket = Ticket(
+        repo_id=entitled.variant.repo_id,
+        commit=entitled.revision.id,
+        path=path,
+        copy=copy_for(file, entitled.decision),
+        decision=entitled.decision,
+        epoch=epoch,
+        recorded=record and entitled.decision.allowed and entitled.track is not None,
+    )
+    if not ticket.recorded or entitled.track is None:
+        return ticket
+    download_id = _begin(work, ticket, entitled.track.id)
+    return Ticket(
+        **{name: getattr(ticket, name) for name in ticket.__slots__ if name != "download_id"},
+        download_id=download_id,
+    )
+
+
+def _kind_hint(path: str) -> str:
+    name = posixpath.basename(path)
+    return catalog.kind_of(name)
+
+
+def _begin(work: Work, ticket: Ticket, track_id: str) -> str:
+    person = work.actor.id if work.actor.is_human else None
+    if person is not None:
+        known = work.session.execute(
+            select(Download.id)
+            .where(
+                Download.person_id == person,
+                Download.sha256 == ticket.copy.sha256,
+                Download.track_id == track_id,
+                Download.path == ticket.path,
+                Download.grant_id.is_(ticket.decision.grant_id)
+                if ticket.decision.grant_id is None
+                else Download.grant_id == ticket.decision.grant_id,
+                Download.started_at > work.now - SAME_DOWNLOAD,
+            )
+            .order_by(Download.started_at.desc())
+            .limit(1)
+        ).scalar_one_or_none()
+        if known is not None:
+            return known
+    download = Download(
+        id=new_id("dl"),
+        track_id=track_id,
+        grant_id=ticket.decision.grant_id,
+        person_id=person,
+        token_id=work.actor.token_id,
+        revision_id=ticket.commit,
+        path=ticket.path,
+        sha256=ticket.copy.sha256,
+        size=ticket.copy.size,
+        started_at=work.now,
+        bytes_sent=0,
+    )
+    work.session.add(download)
+    ledger.enqueue_bulk(
+        work,
+        type="download.started",
+        subject=f"download:{download.id}",
+        detail={
+            "track": track_id,
+            "grant": ticket.decision.grant_id,
+            "revision": ticket.commit,
+            "path": ticket.path,
+            "sha256": ticket.copy.sha256,
+            "rule": ticket.decision.reason,
+        },
+    )
+    return download.id
+
+
+def finish(works: Works, download_id: str, *, first: int, sent: int, outcome: str) -> None:
+    """Record how one body of a download ended; note completion once every byte has left.
+
+    ``outcome`` is ``whole``, ``client_left`` or ``cut``; ``sent`` counts bytes from ``first``.
+    """
+    with works.begin(SYSTEM, quiet=True) as work:
+        download = work.session.get_one(Download, download_id, with_for_update=True)
+        work.session.add(
+            Transfer(
+                id=new_id("xfr"),
+                download_id=download_id,
+                first_byte=first,
+                last_byte=first + max(sent, 1) - 1,
+                bytes_sent=sent,
+                outcome=outcome,
+                at=work.now,
+            )
+        )
+        download.bytes_sent += sent
+        if outcome == "cut":
+            _note(work, download, "download.cut", sent)
+        if download.completed_at is None and _covers(work, download):
+            download.completed_at = work.now
+            _note(work, download, "download.completed", download.bytes_sent)
+
+
+def _note(work: Work, download: Download, event: str, sent: int) -> None:
+    ledger.enqueue_bulk(
+        work,
+        type=event,
+        subject=f"download:{download.id}",
+        actor=download.person_id or ANONYMOUS.id,
+        detail={"sha256": download.sha256, "bytes": sent, "path": download.path},
+    )
+
+
+def _covers(work: Work, download: Download) -> bool:
+    """Tell whether the transfers of a download together carried every byte of the file."""
+    work.session.flush()  # the transfer just added counts
+    rows = work.session.execute(
+        select(Transfer.first_byte, Transfer.bytes_sent)
+        .where(Transfer.download_id == download.id, Transfer.bytes_sent > 0)
+        .order_by(Transfer.first_byte)
+    )
+    reached = 0
+    for first, sent in rows:
+        if first > reached:
+            return False
+        reached = max(reached, first + sent)
+    return reached >= download.size
+
+
+def recheck(works: Works, bearer: str | None, ticket: Ticket) -> tuple[bool, datetime | None]:
+    """Ask again, now, whether a download in flight may go on; return that and until when."""
+    with works.begin(ANONYMOUS, read_only=True) as work:
+        try:
+            if bearer is not None:
+                work.actor = identity.authenticate(work, bearer)
+            again = prepare(
+                work, repo_id=ticket.repo_id, rev=ticket.commit, path=ticket.path, record=False
+            )
+        except DomainError:
+            return False, None
+        same = again.commit == ticket.commit and again.copy.sha256 == ticket.copy.sha256
+        return same, again.until

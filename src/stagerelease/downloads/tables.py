@@ -1,0 +1,49 @@
+"""Downloads (one recipient, one file, one hour) and the transfers that carried their bytes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from stagerelease.db.base import Base
+
+
+class Download(Base):
+    """A delivery of one file to one recipient. Ranges within the hour belong to the same one."""
+
+    __tablename__ = "download"
+    __table_args__ = (
+        Index("ix_download_recipient", "person_id", "sha256", "started_at"),
+        Index("ix_download_grant_id", "grant_id"),
+        Index("ix_download_track_id", "track_id", "started_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    track_id: Mapped[str] = mapped_column(ForeignKey("track.id"))
+    grant_id: Mapped[str | None] = mapped_column(ForeignKey("access_grant.id"))
+    person_id: Mapped[str | None] = mapped_column(ForeignKey("person.id"))
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("api_token.id"))
+    revision_id: Mapped[str] = mapped_column(ForeignKey("revision.id"))
+    path: Mapped[str] = mapped_column(String(400))
+    sha256: Mapped[str] = mapped_column(String(64))  # of the bytes this recipient gets
+    size: Mapped[int] = mapped_column(BigInteger)
+    started_at: Mapped[datetime]
+    bytes_sent: Mapped[int] = mapped_column(BigInteger, default=0)
+    completed_at: Mapped[datetime | None]
+
+
+class Transfer(Base):
+    """One response body of a download: the range asked, the bytes that left, how it ended."""
+
+    __tablename__ = "transfer"
+    __table_args__ = (Index("ix_transfer_download_id", "download_id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    download_id: Mapped[str] = mapped_column(ForeignKey("download.id"))
+    first_byte: Mapped[int] = mapped_column(BigInteger)
+    last_byte: Mapped[int] = mapped_column(BigInteger)
+    bytes_sent: Mapped[int] = mapped_column(BigInteger)
+    outcome: Mapped[str] = mapped_column(String(16))  # whole | client_left | cut
+    at: Mapped[datetime]

@@ -1,0 +1,163 @@
+"""May this caller have this, and why. Pure: facts in, one Decision out, deny by default.
+
+The order of questions is fixed, so that a refusal never tells more than the caller may know:
+visible → stopped (hold, withdrawal) → open to everyone → staff → grants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    """What is asked of a release."""
+
+    DOWNLOAD = "download"
+    INFER = "infer"
+
+
+@dataclass(frozen=True, slots=True)
+class GrantFact:
+    """One grant of this caller on this track, as it stands now."""
+
+    id: str
+    active: bool
+    permissions: frozenset[str]
+    reason: str
+    sentence: str
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything a decision may look at, read at one instant."""
+
+    known: bool
+    staff: bool
+    scoped_out: bool  # the token's scopes leave no room for this action
+    stage: str | None  # None: the revision is on no track, so it is not part of any release
+    audience: str  # staff | organisations | people | everyone
+    listed: bool
+    withdrawn: bool
+    agreement: str | None
+    holds: Sequence[str]  # public reasons
+    grants: Sequence[GrantFact]
+    pending_request: bool = False
+    rejected_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer, the stable reason for it, and what it rests on.
+
+    ``visible``: whether the caller may know that this exists at all. ``until``: when it must be
+    asked again at the latest, or None.
+    """
+
+    allowed: bool
+    visible: bool
+    reason: str
+    sentence: str = ""
+    next_step: str = ""
+    grant_id: str | None = None
+    until: datetime | None = None
+
+
+def decide(facts: Facts, action: Action) -> Decision:
+    """Return the decision on ``action`` and its reason."""
+    open_to_all = facts.stage is not None and facts.audience == "everyone" and not facts.withdrawn
+    holder = any(grant.active for grant in facts.grants)
+    visible = facts.staff or holder or (facts.stage is not None and facts.listed)
+    if not visible:
+        return Decision(False, False, "hidden")
+    if facts.withdrawn:
+        return Decision(
+            False,
+            True,
+            "withdrawn",
+            "This release was withdrawn: its files are no longer delivered to anyone.",
+            "Its page says why. Copies you hold stay under your agreement.",
+        )
+    if facts.holds:
+        return Decision(
+            False,
+            True,
+            "held",
+            f"This release is on hold: {' '.join(facts.holds)}",
+            "Nothing is delivered until the hold is lifted; there is nothing you need to do.",
+        )
+    if open_to_all:
+        return Decision(True, True, "public")
+    if facts.scoped_out:
+        return Decision(
+            False,
+            True,
+            "token.scope",
+            f"This token was not made for {action.value}.",
+            f"Use a token with the scope '{action.value}' or 'all'.",
+        )
+    if facts.staff:
+        return Decision(True, True, "staff")
+    usable = [g for g in facts.grants if g.active and action.value in g.permissions]
+    if usable:
+        best = max(usable, key=_reach)
+        return Decision(True, True, "grant", grant_id=best.id, until=best.until)
+    return _refusal(facts, action)
+
+
+def _reach(grant: GrantFact) -> tuple[bool, float]:
+    """Order grants by how long they last; an open end lasts longest."""
+    return (grant.until is None, grant.until.timestamp() if grant.until else 0.0)
+
+
+def _refusal(facts: Facts, action: Action) -> Decision:
+    if not facts.known:
+        return Decision(
+            False,
+            True,
+            "anonymous",
+            "This release is gated, and nobody is signed in.",
+            "Send your access token (HF_TOKEN, or 'Authorization: Bearer …').",
+        )
+    if any(grant.active for grant in facts.grants):
+        return Decision(
+            False,
+            True,
+            "grant.permission",
+            f"Your grant does not include {action.value}.",
+            "Ask the access officer to widen it.",
+        )
+    if facts.grants:
+        grant = facts.grants[0]
+        return Decision(False, True, grant.reason, grant.sentence, "Ask the access officer.")
+    if facts.rejected_reason is not None:
+        return Decision(
+            False,
+            True,
+            "request.rejected",
+            f"Your access request was rejected: {facts.rejected_reason}",
+            "You may apply again after the date it names.",
+        )
+    if facts.pending_request:
+        return Decision(
+            False,
+            True,
+            "request.pending",
+            "Your access request is waiting for a decision.",
+            "You will be told; there is nothing more to do.",
+        )
+    needs = f" after signing the agreement '{facts.agreement}'" if facts.agreement else ""
+    who = {"organisations": "partner organisations", "people": "admitted researchers"}.get(
+        facts.audience, "staff"
+    )
+    return Decision(
+        False,
+        True,
+        "no-grant",
+        f"This release is at the {facts.stage} stage: it is delivered to {who}{needs}, "
+        "and you hold no grant for it.",
+        "Ask for access on its page, or have your organisation's administrator do so.",
+    )

@@ -1,0 +1,1 @@
+"""The HTTP faces: translate in, call one use case, translate back. No rule lives here."""

@@ -1,0 +1,1 @@
+"""The JSON face under ``/api/v1``."""

@@ -1,0 +1,69 @@
+"""Builds the web application: guard, error shapes, faces. The factory takes wired ports."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.middleware import Middleware
+
+from stagerelease import __version__
+from stagerelease.http.ports import Ports
+from stagerelease.http.api import ROUTERS as API_ROUTERS
+from stagerelease.http.guard import Guard
+from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
+from stagerelease.http.problems import Problem, install_problems
+from stagerelease.http.sentinel import Sentinel
+
+# The routes that stream their own bodies and enforce their own limits.
+UNLIMITED = re.compile(r"/api/uploads/|/api/models/[^/]+/[^/]+/commit/|/api/models/[^/]+/[^/]+/preupload/")
+
+
+def _operation_id(route: APIRoute) -> str:
+    return f"{route.tags[0] if route.tags else 'service'}_{route.name}".replace("-", "_")
+
+
+def create_app(ports: Ports) -> FastAPI:
+    """Return the application over ``ports``: JSON face, Hub face, ledger, health."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = ports.settings.threads
+        sentinel: Sentinel = app.state.sentinel
+        async with sentinel.running():
+            yield
+
+    app = FastAPI(
+        title="stagerelease",
+        version=__version__,
+        summary="Staged release of model weights: evidence, decision, grant, delivered bytes.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        strict_content_type=True,
+        generate_unique_id_function=_operation_id,
+        middleware=[
+            Middleware(Guard, max_body=ports.settings.max_json_bytes, unlimited=UNLIMITED)
+        ],
+        responses={
+            "4XX": {
+                "description": "Refused: what, why and what to do (RFC 9457)",
+                "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+            }
+        },
+    )
+    app.state.settings = ports.settings
+    app.state.works = ports.works
+    app.state.blobs = ports.blobs
+    app.state.signer = ports.signer
+    app.state.sentinel = Sentinel(ports.works)
+    install_problems(app)
+    for router in (*API_ROUTERS, *HUB_ROUTERS):
+        app.include_router(router)
+    return app

@@ -1,0 +1,1 @@
+"""The face that unmodified Hub clients speak to."""

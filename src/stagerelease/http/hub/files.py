@@ -1,0 +1,137 @@
+"""Files by ``resolve``: HEAD and GET, pinned, ranged, recorded, and cut when access ends."""
+
+from __future__ import annotations
+
+import asyncio
+import mimetypes
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
+
+from stagerelease.downloads import service as downloads
+from stagerelease.downloads.service import Ticket
+from stagerelease.entitlements import service as entitlements
+from stagerelease.http.begin import BeginPublic, BeginWork, bearer_of
+from stagerelease.http.delivery import ByteDelivery, accel_response
+from stagerelease.http.hub.decisions import Decisions
+from stagerelease.http.hub.wire import speak_hub, split_after
+from stagerelease.http.sentinel import InFlight, Sentinel
+from stagerelease.kernel.digests import is_commit
+from stagerelease.storage.ports import BlobStore, LocalBlob
+
+router = APIRouter(tags=["hub"], dependencies=[Depends(speak_hub)], include_in_schema=False)
+
+
+def _headers(ticket: Ticket) -> dict[str, str]:
+    name = ticket.path.rpartition("/")[2]
+    return {
+        "ETag": f'"{ticket.copy.etag}"',
+        "X-Repo-Commit": ticket.commit,
+        "X-Linked-Size": str(ticket.copy.size),
+        "X-Linked-ETag": f'"{ticket.copy.etag}"',
+        "Cache-Control": "private, no-transform",
+        "Vary": "Authorization",
+        "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+        # Hostile text stays text: a file is never rendered as a page of this origin.
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
+        "Content-Security-Policy": "default-src 'none'; sandbox",
+        "Accept-Ranges": "bytes",
+    }
+
+
+def _prepare(begin: BeginWork, repo_id: str, rev: str, path: str, *, record: bool) -> Ticket:
+    with begin(read_only=not record, quiet=True) as work:
+        return downloads.prepare(work, repo_id=repo_id, rev=rev, path=path, record=record)
+
+
+async def _head(request: Request, begin: BeginWork, repo_id: str, rev: str, path: str) -> Ticket:
+    decisions: Decisions = request.app.state.decisions
+    key = (bearer_of(request) or "", repo_id, rev, path)
+    ticket = decisions.find(key)
+    if ticket is None:
+        ticket = await run_in_threadpool(_prepare, begin, repo_id, rev, path, record=False)
+        decisions.keep(key, ticket)
+    return ticket
+
+
+@router.head("/{ns}/{name}/resolve/{rest:path}", response_model=None)
+async def head_file(request: Request, begin: BeginPublic, ns: str, name: str) -> Response:
+    """Answer a file's metadata; at a branch or tag, send the client on to the exact commit.
+
+    The redirect pins the GET that follows: without it a push in between would store new bytes
+    under the old ETag.
+    """
+    rev, path = split_after(request, "/resolve/")
+    ticket = await _head(request, begin, f"{ns}/{name}", rev, path)
+    headers = _headers(ticket)
+    if not is_commit(rev):
+        raw = request.scope["raw_path"].decode("latin-1").partition("?")[0]
+        before, _, rest = raw.partition("/resolve/")
+        target = f"{before}/resolve/{ticket.commit}/{rest.partition('/')[2]}"
+        del headers["Content-Type"]
+        return RedirectResponse(target, status_code=307, headers=headers)
+    return Response(status_code=200, headers=headers | {"Content-Length": str(ticket.copy.size)})
+
+
+@router.get("/{ns}/{name}/resolve/{rest:path}", response_model=None)
+async def get_file(request: Request, begin: BeginPublic, ns: str, name: str) -> Response:
+    """Deliver a file, whole or one range of it. Nothing is held but the file while bytes flow."""
+    rev, path = split_after(request, "/resolve/")
+    ticket = await run_in_threadpool(
+        _prepare, begin, f"{ns}/{name}", rev, path, record=True
+    )
+    return deliver(request, ticket)
+
+
+def deliver(request: Request, ticket: Ticket) -> Response:
+    """Turn a ticket into the response that carries its bytes."""
+    state = request.app.state
+    blobs: BlobStore = state.blobs
+    located = blobs.locate(ticket.copy.sha256)
+    headers = _headers(ticket)
+    if not isinstance(located, LocalBlob):
+        return RedirectResponse(located.url, status_code=302, headers=headers)
+    if state.settings.delivery == "accel":
+        return accel_response(
+            request,
+            located,
+            headers,
+            root=state.settings.blobs_dir,
+            prefix=state.settings.accel_prefix,
+            download_id=ticket.download_id,
+        )
+    return _watched(request, ticket, located, headers)
+
+
+def _watched(
+    request: Request, ticket: Ticket, located: LocalBlob, headers: dict[str, str]
+) -> Response:
+    works = request.app.state.works
+    sentinel: Sentinel = request.app.state.sentinel
+    bearer = bearer_of(request)
+    flight = InFlight(
+        recheck=lambda: downloads.recheck(works, bearer, ticket),
+        until=ticket.until,
+        epoch=ticket.epoch,
+        loop=asyncio.get_running_loop(),
+    )
+
+    async def finish(first: int, sent: int, outcome: str) -> None:
+        sentinel.release(flight)
+        if ticket.download_id is not None:
+            await run_in_threadpool(
+                downloads.finish, works, ticket.download_id, first=first, sent=sent, outcome=outcome
+            )
+
+    sentinel.admit(flight)
+    return ByteDelivery(request, located, headers, cut=flight.cut, finish=finish)
+
+
+@router.get("/{alias}/resolve/{rest:path}", response_model=None)
+@router.head("/{alias}/resolve/{rest:path}", response_model=None)
+def alias_file(begin: BeginPublic, alias: str) -> None:
+    """Send a name without a namespace to its repository, when the caller may know it."""
+    with begin(read_only=True) as work:
+        entitlements.see(work, work.actor, alias)

@@ -1,0 +1,328 @@
+"""Use cases on people, organisations, roles and tokens, and the one way a token becomes an Actor."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import or_, select, update
+
+from stagerelease.db.work import Work
+from stagerelease.identity import queries
+from stagerelease.identity.rules import (
+    SCOPES,
+    Permission,
+    Role,
+    is_token_shaped,
+    make_token_text,
+    require,
+)
+from stagerelease.identity.tables import (
+    ApiToken,
+    Membership,
+    Organisation,
+    Person,
+    RoleAssignment,
+)
+from stagerelease.kernel.actor import Actor, ActorKind
+from stagerelease.kernel.errors import Conflict, Invalid, NotFound, Unauthenticated
+from stagerelease.kernel.ids import new_id
+from stagerelease.ledger import service as ledger
+
+_HANDLE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
+_ROSTER_ROLES = frozenset({Role.PARTNER_ADMIN, Role.PARTNER_MEMBER})
+LAST_USED_EVERY = timedelta(minutes=10)
+"""A token's ``last_used_at`` is written at most this often: reads must stay reads."""
+
+
+def _check_handle(text: str, what: str) -> None:
+    if not _HANDLE.match(text):
+        raise Invalid(
+            f"{text!r} cannot be a {what}: use 1-63 of a-z, 0-9, '.', '_', '-', "
+            "beginning with a letter or digit.",
+            reason=f"{what}.malformed",
+        )
+
+
+def _check_text(text: str, what: str) -> str:
+    text = text.strip()
+    if not 1 <= len(text) <= 200 or any(ord(c) < 32 for c in text):
+        raise Invalid(f"The {what} must be 1 to 200 printable characters.", reason="text.malformed")
+    return text
+
+
+def create_person(
+    work: Work, *, handle: str, display_name: str, kind: str = "human", email: str | None = None
+) -> Person:
+    """Add a person or service account."""
+    require(work.actor, Permission.PEOPLE_MANAGE)
+    _check_handle(handle, "handle")
+    if kind not in ("human", "service"):
+        raise Invalid(f"{kind!r} is not a kind of account: human or service.", reason="kind")
+    if queries.find_person(work, handle):
+        raise Conflict(f"There is a person called {handle!r} already.", reason="person.exists")
+    person = Person(
+        id=new_id("per"),
+        handle=handle,
+        kind=kind,
+        display_name=_check_text(display_name, "name"),
+        email=email,
+        created_at=work.now,
+    )
+    work.session.add(person)
+    work.session.flush()  # rows that follow refer to it
+    ledger.append(
+        work, type="person.created", subject=f"person:{person.id}", detail={"kind": kind}
+    )
+    return person
+
+
+def disable_person(work: Work, handle: str) -> None:
+    """Stop an account: every token of it stops authenticating at once."""
+    require(work.actor, Permission.PEOPLE_MANAGE)
+    row = queries.load_person(work, handle)
+    work.session.execute(
+        update(Person).where(Person.id == row.id).values(disabled_at=work.now)
+    )
+    ledger.append(work, type="person.disabled", subject=f"person:{row.id}", detail={})
+
+
+def create_organisation(work: Work, *, slug: str, name: str) -> Organisation:
+    """Add an organisation."""
+    require(work.actor, Permission.PEOPLE_MANAGE)
+    _check_handle(slug, "slug")
+    if queries.find_organisation(work, slug):
+        raise Conflict(
+            f"There is an organisation called {slug!r} already.", reason="organisation.exists"
+        )
+    organisation = Organisation(
+        id=new_id("org"), slug=slug, name=_check_text(name, "name"), created_at=work.now
+    )
+    work.session.add(organisation)
+    work.session.flush()
+    ledger.append(
+        work,
+        type="organisation.created",
+        subject=f"organisation:{organisation.id}",
+        detail={"slug": slug},
+    )
+    return organisation
+
+
+def add_member(
+    work: Work,
+    *,
+    organisation: str,
+    person: str,
+    role: str,
+    starts_at: datetime | None = None,
+    ends_at: datetime | None = None,
+) -> Membership:
+    """Put a person on an organisation's roster as ``partner_admin`` or ``partner_member``."""
+    require(work.actor, Permission.PEOPLE_MANAGE)
+    if role not in _ROSTER_ROLES:
+        raise Invalid(
+            f"{role!r} is not a roster role: partner_admin or partner_member.", reason="role"
+        )
+    starts = starts_at or work.now
+    if ends_at is not None and ends_at <= starts:
+        raise Invalid("A membership must end after it starts.", reason="membership.dates")
+    organisation_row = queries.load_organisation(work, organisation)
+    person_row = queries.load_person(work, person)
+    membership = Membership(
+        id=new_id("mem"),
+        person_id=person_row.id,
+        organisation_id=organisation_row.id,
+        role=role,
+        starts_at=starts,
+        ends_at=ends_at,
+    )
+    work.session.add(membership)
+    ledger.append(
+        work,
+        type="membership.added",
+        subject=f"membership:{membership.id}",
+        detail={"organisation": organisation_row.id, "person": person_row.id, "role": role},
+    )
+    return membership
+
+
+def end_membership(work: Work, *, organisation: str, person: str) -> None:
+    """Take a person off an organisation's roster now."""
+    require(work.actor, Permission.PEOPLE_MANAGE)
+    organisation_id = queries.load_organisation(work, organisation).id
+    person_id = queries.load_person(work, person).id
+    changed = work.session.execute(
+        update(Membership)
+        .where(
+            Membership.organisation_id == organisation_id,
+            Membership.person_id == person_id,
+            or_(Membership.ends_at.is_(None), Membership.ends_at > work.now),
+        )
+        .values(ends_at=work.now)
+        .returning(Membership.id)
+    ).all()
+    if not changed:
+        raise NotFound("They are not on that roster now.", reason="membership.unknown")
+    ledger.append(
+        work,
+        type="membership.ended",
+        subject=f"membership:{changed[0].id}",
+        detail={"organisation": organisation_id, "person": person_id},
+    )
+
+
+def assign_role(
+    work: Work, *, person: str, role: str, ends_at: datetime | None = None
+) -> RoleAssignment:
+    """Give a person a role of this service."""
+    require(work.actor, Permission.PEOPLE_MANAGE)
+    if role not in set(Role) - _ROSTER_ROLES:
+        raise Invalid(f"{role!r} is not a role of this service.", reason="role")
+    row = queries.load_person(work, person)
+    if role in queries.roles_now(work, row.id):
+        raise Conflict(f"{row.handle} holds the role {role} already.", reason="role.held")
+    assignment = RoleAssignment(
+        id=new_id("rol"), person_id=row.id, role=role, starts_at=work.now, ends_at=ends_at
+    )
+    work.session.add(assignment)
+    ledger.append(
+        work,
+        type="role.assigned",
+        subject=f"role:{assignment.id}",
+        detail={"person": row.id, "role": role},
+    )
+    return assignment
+
+
+def end_role(work: Work, *, person: str, role: str) -> None:
+    """Take a role from a person now."""
+    require(work.actor, Permission.PEOPLE_MANAGE)
+    row = queries.load_person(work, person)
+    changed = work.session.execute(
+        update(RoleAssignment)
+        .where(
+            RoleAssignment.person_id == row.id,
+            RoleAssignment.role == role,
+            or_(RoleAssignment.ends_at.is_(None), RoleAssignment.ends_at > work.now),
+        )
+        .values(ends_at=work.now)
+        .returning(RoleAssignment.id)
+    ).all()
+    if not changed:
+        raise NotFound(f"{row.handle} does not hold the role {role}.", reason="role.unknown")
+    ledger.append(
+        work,
+        type="role.ended",
+        subject=f"role:{changed[0].id}",
+        detail={"person": row.id, "role": role},
+    )
+
+
+def create_token(
+    work: Work,
+    *,
+    person: str,
+    name: str,
+    scopes: Sequence[str] = ("all",),
+    expires_at: datetime | None = None,
+    prefix: str = "srp_",
+) -> tuple[ApiToken, str]:
+    """Make a token for ``person`` and return its row and the text, which is never shown again."""
+    row = queries.load_person(work, person)
+    own = work.actor.is_human and work.actor.id == row.id
+    require(work.actor, Permission.TOKEN_MANAGE_OWN if own else Permission.TOKEN_MANAGE_ANY)
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        raise Invalid(
+            f"No such scope: {', '.join(unknown) or '(none given)'}. There are "
+            f"{', '.join(sorted(SCOPES))}.",
+            reason="token.scope",
+        )
+    if expires_at is not None and expires_at <= work.now:
+        raise Invalid("A token must end in the future.", reason="token.dates")
+    text = make_token_text(prefix)
+    token = ApiToken(
+        id=new_id("tok"),
+        person_id=row.id,
+        name=_check_text(name, "token name"),
+        display=text[:8],
+        sha256=hashlib.sha256(text.encode()).digest(),
+        scopes=sorted(set(scopes)),
+        created_at=work.now,
+        expires_at=expires_at,
+    )
+    work.session.add(token)
+    ledger.append(
+        work,
+        type="token.created",
+        subject=f"token:{token.id}",
+        detail={"person": row.id, "scopes": token.scopes},
+    )
+    return token, text
+
+
+def revoke_token(work: Work, token_id: str) -> None:
+    """End a token now. Requests with it are refused at once; downloads in flight are cut."""
+    token = work.session.execute(
+        select(ApiToken).where(ApiToken.id == token_id).with_for_update()
+    ).scalar_one_or_none()
+    own = token is not None and work.actor.is_human and token.person_id == work.actor.id
+    require(work.actor, Permission.TOKEN_MANAGE_OWN if own else Permission.TOKEN_MANAGE_ANY)
+    if token is None:
+        raise NotFound(f"There is no token {token_id!r}.", reason="token.unknown")
+    if token.revoked_at is not None:
+        return
+    token.revoked_at = work.now
+    ledger.append(work, type="token.revoked", subject=f"token:{token.id}", detail={})
+
+
+def _earliest(*ends: datetime | None) -> datetime | None:
+    known = [end for end in ends if end is not None]
+    return min(known) if known else None
+
+
+BAD_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 (hub-protocol wording)
+
+
+def authenticate(work: Work, bearer: str) -> Actor:
+    """Return who holds this token now.
+
+    Raises:
+        Unauthenticated: malformed, unknown, expired or revoked token, or a disabled account. The
+            sentence is the one Hub clients know; ``reason`` says which.
+    """
+    if not is_token_shaped(bearer):
+        raise Unauthenticated(BAD_TOKEN, reason="token.malformed")
+    rows = queries.caller_rows(work, hashlib.sha256(bearer.encode()).digest())
+    if not rows:
+        raise Unauthenticated(BAD_TOKEN, reason="token.unknown")
+    (token_id, expires, revoked, scopes, last_used, person_id, handle, disabled) = rows[0][:8]
+    if revoked is not None:
+        raise Unauthenticated(BAD_TOKEN, reason="token.revoked")
+    if expires is not None and expires <= work.now:  # type: ignore[operator]
+        raise Unauthenticated(BAD_TOKEN, reason="token.expired")
+    if disabled is not None:
+        raise Unauthenticated(BAD_TOKEN, reason="account.disabled")
+    roles = {str(r[8]): r[9] for r in rows if r[8] is not None}
+    members = {(str(r[10]), str(r[11])): r[12] for r in rows if r[10] is not None}
+    if not work.read_only and (
+        last_used is None or work.now - last_used >= LAST_USED_EVERY  # type: ignore[operator]
+    ):
+        work.session.execute(
+            update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=work.now)
+        )
+    return Actor(
+        kind=ActorKind.PERSON,
+        id=str(person_id),
+        name=str(handle),
+        roles=frozenset(roles) | {role for _, role in members},
+        organisations=frozenset(organisation for organisation, _ in members),
+        administers=frozenset(o for o, role in members if role == Role.PARTNER_ADMIN),
+        token_id=str(token_id),
+        scopes=None if "all" in scopes else frozenset(scopes),  # type: ignore[operator,arg-type]
+        until=_earliest(expires, *roles.values()),  # type: ignore[arg-type]
+        membership_ends=tuple((o, end) for (o, _), end in members.items()),  # type: ignore[misc]
+    )

@@ -1,0 +1,50 @@
+"""The only place that asks what time it is. Use cases read ``work.now`` and nothing else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Something that tells the present instant as an aware UTC datetime."""
+
+    def now(self) -> datetime:
+        """Return the present instant, aware, in UTC."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """Return the machine's time in UTC."""
+        return datetime.now(UTC)
+
+
+class SetClock:
+    """A clock that stands still until it is moved: for replays of history and for tests."""
+
+    def __init__(self, at: datetime) -> None:
+        if at.tzinfo is None:
+            raise ValueError("a clock needs an aware datetime")
+        self._at = at.astimezone(UTC)
+
+    def now(self) -> datetime:
+        """Return the instant this clock is set to."""
+        return self._at
+
+    def move(self, delta: timedelta) -> datetime:
+        """Move by ``delta`` and return the new instant."""
+        self._at += delta
+        return self._at
+
+    def set(self, at: datetime) -> None:
+        """Jump to ``at``."""
+        self._at = at.astimezone(UTC)
+
+
+def iso(at: datetime) -> str:
+    """Return ``YYYY-MM-DDTHH:MM:SS.mmmZ``, the one spelling of an instant on every wire."""
+    at = at.astimezone(UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"

@@ -1,0 +1,1 @@
+"""Floor 5: plans, tracks, promotion requests, gates, approvals and holds."""

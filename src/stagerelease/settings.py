@@ -1,0 +1,98 @@
+"""Every setting, read from the environment once, frozen, and passed down (never imported as a global)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stagerelease.kernel.errors import Invalid
+
+PREFIX = "STAGERELEASE_"
+
+
+class Settings(BaseModel):
+    """What an operator can decide. Each field is ``STAGERELEASE_<NAME>`` in the environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Path("data")
+    """Directory of the embedded database, blobs and keys."""
+    database_url: str = ""
+    """SQLAlchemy URL; empty means SQLite inside ``data_dir``. ``postgresql+psycopg://…`` otherwise."""
+    database_password_file: Path | None = None
+    """File that holds the database password, so that the URL can stay free of secrets."""
+    public_url: str = ""
+    """Origin that clients use (scheme, host, port); empty means what each request says."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    web_processes: int = Field(default=1, ge=1, le=64)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    trusted_proxies: str = ""
+    """Comma-separated addresses whose X-Forwarded-* headers are believed; empty means none."""
+    delivery: Literal["direct", "accel"] = "direct"
+    """``accel`` answers X-Accel-Redirect and lets nginx send the bytes."""
+    accel_prefix: str = "/_weights/"
+    edge_log: Path | None = None
+    """nginx's delivery log (JSON lines) that the worker reads to learn what was really sent."""
+    threads: int = Field(default=16, ge=1, le=200)
+    """Request threads of one web process; also the size of its database pool."""
+    max_json_bytes: int = Field(default=1_048_576, ge=1024)
+    log_origin: str = "stagerelease.local/log"
+    """Name of the transparency log in its signed checkpoints (C2SP tlog-checkpoint origin)."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def resolved_database_url(self) -> str:
+        """Return the URL to connect to, the embedded database when none is given."""
+        if not self.database_url:
+            return f"sqlite:///{(self.data_dir / 'stagerelease.sqlite3').resolve()}"
+        return self.database_url
+
+    @property
+    def blobs_dir(self) -> Path:
+        """Return where the local blob store keeps its files."""
+        return self.data_dir / "blobs"
+
+    @property
+    def log_key_file(self) -> Path:
+        """Return where the ledger's private signing key is kept (mode 600)."""
+        return self.data_dir / "keys" / "log.key"
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Return the settings that ``environ`` describes.
+
+    ``PORT`` and ``DATA_DIR`` are honoured as short names of their prefixed forms.
+
+    Raises:
+        Invalid: an unknown variable with the prefix, or a value of the wrong form; says which.
+    """
+    values: dict[str, str] = {}
+    for short in ("PORT", "DATA_DIR"):
+        if environ.get(short):
+            values[short.lower()] = environ[short]
+    for name, value in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        field = name.removeprefix(PREFIX).lower()
+        if field == "token":  # the CLI's own credential, not a setting of the service
+            continue
+        if field not in Settings.model_fields:
+            raise Invalid(
+                f"{name} is set, and there is no such setting.",
+                reason="settings.unknown",
+                next_step="Unset it, or see docs/operators.md for the names.",
+            )
+        values[field] = value
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        raise Invalid(
+            f"{name} is not usable: {first['msg']}.", reason="settings.invalid"
+        ) from error
