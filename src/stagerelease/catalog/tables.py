@@ -54,6 +54,7 @@ class Blob(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime]
     verified_at: Mapped[datetime | None]
+    corrupt_at: Mapped[datetime | None]  # when fsck last found other bytes than these in the store
 
 
 class Revision(Base):

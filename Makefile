@@ -1,0 +1,69 @@
+# make run | make test | make check | make check-all — `make` alone lists everything.
+PYTHON ?= python3
+VENV   ?= .venv
+PORT   ?= 8000
+DATA_DIR ?= data
+BIN    := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test fmt lint types contracts check check-all docs bench system-packages clean
+
+help: ## list what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+$(VENV)/.python: 
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "stagerelease needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "→ making the environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "python venv is missing. Debian: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python pyproject.toml
+	@echo "→ installing stagerelease and what it runs on"
+	@$(BIN)/pip install --progress-bar on -q -e '.[postgres]' 'huggingface_hub>=2.4'
+	@touch $@
+
+# torch first and exactly pinned, so that no other package brings a different one
+$(VENV)/.dev: $(VENV)/.python pyproject.toml
+	@echo "→ installing torch (a local CPU wheel, if pip knows one)"
+	@$(BIN)/pip install --progress-bar on -q torch==2.13.0
+	@echo "→ installing stagerelease with its test tools"
+	@$(BIN)/pip install --progress-bar on -q -e '.[dev]'
+	@touch $@ $(VENV)/.run
+
+run: $(VENV)/.run ## serve the demo world on http://127.0.0.1:8000 (PORT, DATA_DIR change that)
+	@PORT=$(PORT) DATA_DIR=$(DATA_DIR) $(BIN)/stagerelease up --demo
+
+test: $(VENV)/.dev ## set up and run the default tests
+	$(BIN)/pytest -q -n 2 -m "not e2e"
+
+fmt: $(VENV)/.dev ## format the code
+	$(BIN)/ruff format src tests bench tools migrations
+	$(BIN)/ruff check --fix src tests bench tools
+
+lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff format --check src tests bench tools
+	$(BIN)/ruff check src tests bench tools
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## everything a change must pass before it lands
+
+check-all: $(VENV)/.dev ## the rest: PostgreSQL, nginx, Go verifiers, kills, races (under 25 minutes)
+	$(BIN)/pytest -q -n 2 -m "not e2e" --db=postgres tests/services tests/http
+	$(BIN)/pytest -q -m e2e
+
+docs: $(VENV)/.dev ## write the generated pages of docs/
+	$(BIN)/python tools/print_docs.py
+
+bench: $(VENV)/.dev ## run the benchmarks; each prints a ratio of two sides measured in one run
+	$(BIN)/python bench/authorize.py
+	$(BIN)/python bench/download.py
+
+system-packages: ## Debian packages that check-all needs (as root)
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q postgresql nginx golang-go golang-golang-x-mod-dev curl wget aria2
+
+clean: ## remove the environment and caches (never the data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

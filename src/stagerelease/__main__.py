@@ -1,0 +1,5 @@
+"""``python -m stagerelease``."""
+
+from stagerelease.cli.app import main
+
+main()

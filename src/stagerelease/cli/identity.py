@@ -1,0 +1,154 @@
+"""People, organisations, roles and tokens."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from stagerelease.cli.box import instant, opened
+from stagerelease.identity import queries, service
+from stagerelease.identity.rules import Permission, require
+
+person = typer.Typer(help="People and their roles.", no_args_is_help=True)
+organisation = typer.Typer(help="Organisations and their rosters.", no_args_is_help=True)
+token = typer.Typer(help="API tokens.", no_args_is_help=True)
+GROUPS = {"person": person, "organisation": organisation, "token": token}
+
+Until = Annotated[str | None, typer.Option("--until", help="Last day, e.g. 2026-12-31 (UTC).")]
+
+
+@person.command("create")
+def person_create(
+    handle: str,
+    name: Annotated[str, typer.Option(help="Name to show.")],
+    email: Annotated[str | None, typer.Option(help="Where to write to.")] = None,
+    service_account: Annotated[bool, typer.Option("--service")] = False,
+    role: Annotated[list[str] | None, typer.Option(help="Role to give; may be repeated.")] = None,
+) -> None:
+    """Add a person, with roles."""
+    with opened() as box, box.works.begin(box.actor) as work:
+        kind = "service" if service_account else "human"
+        service.create_person(work, handle=handle, display_name=name, email=email, kind=kind)
+        for one in role or []:
+            service.assign_role(work, person=handle, role=one)
+        box.out.show(queries.load_person(work, handle))
+
+
+@person.command("list")
+def person_list() -> None:
+    """List people."""
+    with opened() as box, box.works.begin(box.actor, read_only=True) as work:
+        require(work.actor, Permission.PEOPLE_READ)
+        box.out.show(queries.list_people(work), columns=["handle", "kind", "display_name", "id"])
+
+
+@person.command("disable")
+def person_disable(handle: str) -> None:
+    """Stop an account; its tokens stop at once."""
+    with opened() as box, box.works.begin(box.actor) as work:
+        service.disable_person(work, handle)
+        box.out.say(f"{handle} is disabled; none of their tokens works any more.")
+
+
+@person.command("give-role")
+def give_role(handle: str, role: str, until: Until = None) -> None:
+    """Give a role."""
+    with opened() as box, box.works.begin(box.actor) as work:
+        service.assign_role(work, person=handle, role=role, ends_at=instant(until))
+        box.out.say(f"{handle} holds {role}.")
+
+
+@person.command("end-role")
+def end_role(handle: str, role: str) -> None:
+    """Take a role away."""
+    with opened() as box, box.works.begin(box.actor) as work:
+        service.end_role(work, person=handle, role=role)
+        box.out.say(f"{handle} no longer holds {role}.")
+
+
+@organisation.command("create")
+def organisation_create(
+    slug: str, name: Annotated[str, typer.Option(help="Name to show.")]
+) -> None:
+    """Add an organisation."""
+    with opened() as box, box.works.begin(box.actor) as work:
+        service.create_organisation(work, slug=slug, name=name)
+        box.out.show(queries.load_organisation(work, slug))
+
+
+@organisation.command("list")
+def organisation_list() -> None:
+    """List organisations."""
+    with opened() as box, box.works.begin(box.actor, read_only=True) as work:
+        require(work.actor, Permission.PEOPLE_READ)
+        box.out.show(queries.list_organisations(work))
+
+
+@organisation.command("add-member")
+def add_member(
+    slug: str,
+    handle: str,
+    role: Annotated[str, typer.Option(help="partner_admin or partner_member.")] = "partner_member",
+    until: Until = None,
+) -> None:
+    """Put a person on the roster."""
+    with opened() as box, box.works.begin(box.actor) as work:
+        service.add_member(
+            work, organisation=slug, person=handle, role=role, ends_at=instant(until)
+        )
+        box.out.say(f"{handle} is on the roster of {slug} as {role}.")
+
+
+@organisation.command("end-member")
+def end_member(slug: str, handle: str) -> None:
+    """Take a person off the roster."""
+    with opened() as box, box.works.begin(box.actor) as work:
+        service.end_membership(work, organisation=slug, person=handle)
+        box.out.say(f"{handle} is off the roster of {slug}.")
+
+
+@token.command("create")
+def token_create(
+    handle: str,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "cli",
+    scope: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    until: Until = None,
+) -> None:
+    """Make a token and print it, once."""
+    with opened() as box:
+        with box.works.begin(box.actor) as work:
+            row, text = service.create_token(
+                work,
+                person=handle,
+                name=name,
+                scopes=scope or ["all"],
+                expires_at=instant(until),
+            )
+            token_id = row.id
+        box.out.say(f"Token {token_id} of {handle}. It is shown this once; keep it safe.")
+        sys.stdout.write(text + "\n")
+
+
+@token.command("list")
+def token_list(
+    handle: Annotated[str | None, typer.Option("--person", help="Only this person's.")] = None,
+) -> None:
+    """List tokens, never their text."""
+    with opened() as box, box.works.begin(box.actor, read_only=True) as work:
+        own = work.actor.is_human and handle in (None, work.actor.name)
+        require(work.actor, Permission.TOKEN_MANAGE_OWN if own else Permission.PEOPLE_READ)
+        who = work.actor.id if own else (queries.load_person(work, handle).id if handle else None)
+        box.out.show(
+            queries.list_tokens(work, person_id=who),
+            columns=["id", "person", "name", "display", "scopes", "expires_at", "revoked_at"],
+        )
+
+
+@token.command("revoke")
+def token_revoke(token_id: str) -> None:
+    """End a token now."""
+    with opened() as box, box.works.begin(box.actor) as work:
+        service.revoke_token(work, token_id)
+        box.out.say(f"{token_id} is revoked.")

@@ -1,0 +1,91 @@
+"""What a release plan is: an ordered ladder of stages. Pure values.
+
+This module must not read files, know YAML, or know how a gate is decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+WITHDRAWN = "withdrawn"
+"""Where a withdrawn track is. Not a rung: no plan may name a stage so, and nothing leads out."""
+
+AUDIENCES = ("staff", "organisations", "people", "everyone")
+"""Who a stage lets in, narrowest first. A ladder never narrows."""
+
+PERMISSIONS = frozenset({"download", "infer"})
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """How many distinct people, each holding one of ``roles``, must approve."""
+
+    count: int = 2
+    roles: tuple[str, ...] = ("reviewer",)
+
+
+@dataclass(frozen=True, slots=True)
+class GateSpec:
+    """A gate as a plan lists it: its key on this stage, its kind, and what the kind reads."""
+
+    key: str
+    kind: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One rung. Quorum, dwell, date and gates are asked of a request *into* this stage."""
+
+    name: str
+    audience: str
+    listed: bool = True
+    agreement: str | None = None
+    permissions: frozenset[str] = PERMISSIONS
+    minimum_dwell: timedelta = timedelta(0)  # to be served in the stage below
+    quorum: Quorum = field(default_factory=Quorum)
+    not_before: datetime | None = None
+    gates: tuple[GateSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A release plan: its name, its ladder from narrowest to widest, and a request's lifetime."""
+
+    slug: str
+    title: str
+    ladder: tuple[Stage, ...]
+    request_lifetime: timedelta = timedelta(days=30)
+    description: str = ""
+
+    def find(self, name: str) -> Stage | None:
+        """Return the stage called ``name``, or None."""
+        return next((stage for stage in self.ladder if stage.name == name), None)
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage called ``name``.
+
+        Raises:
+            KeyError: this plan has no such stage; ``withdrawn`` is not one.
+        """
+        found = self.find(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def rank(self, name: str) -> int:
+        """Return the rung of ``name``, 0 being the lowest.
+
+        Raises:
+            KeyError: this plan has no such stage.
+        """
+        return self.ladder.index(self.stage(name))
+
+    def next(self, name: str) -> Stage | None:
+        """Return the rung above ``name``; None at the top and for what is not on the ladder."""
+        if self.find(name) is None:
+            return None
+        above = self.rank(name) + 1
+        return self.ladder[above] if above < len(self.ladder) else None

@@ -1,0 +1,105 @@
+"""The background process: sequences the log, signs checkpoints, runs jobs and sweeps ends.
+
+Everything here may run in several workers at once and may be killed at any instant.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from stagerelease.bootstrap import Box
+from stagerelease.jobs.runner import Handler, run_one
+from stagerelease.kernel.actor import SYSTEM
+from stagerelease.kernel.errors import DomainError
+from stagerelease.ledger import service as ledger
+from stagerelease.partners import service as partners
+from stagerelease.releases import service as releases
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Periodic:
+    """Something done every ``every`` seconds."""
+
+    name: str
+    every: float
+    run: Callable[[Box], None]
+    due: float = 0.0
+
+
+def _sequence(box: Box) -> None:
+    while True:
+        with box.works.begin(SYSTEM, read_only=True) as work:
+            if not ledger.has_pending(work):
+                return  # an idle log takes no write lock
+        with box.works.begin(SYSTEM, quiet=True) as work:
+            ledger.sequence_pending(work)
+
+
+def _checkpoint(box: Box) -> None:
+    with box.works.begin(SYSTEM, read_only=True) as work:
+        if not ledger.checkpoint_due(work):
+            return
+    with box.works.begin(SYSTEM, quiet=True) as work:
+        ledger.sign_checkpoint(work, box.signer)
+
+
+def _apply_due(box: Box) -> None:
+    with box.works.begin(SYSTEM) as work:
+        releases.apply_due(work)
+
+
+def _sweep(box: Box) -> None:
+    with box.works.begin(SYSTEM) as work:
+        partners.sweep_expired(work)
+        releases.expire_stale(work)
+
+
+def periodic_table() -> list[Periodic]:
+    """Return what the worker does by the clock."""
+    return [
+        Periodic("ledger.sequence", 0.25, _sequence),
+        Periodic("ledger.checkpoint", 5.0, _checkpoint),
+        Periodic("releases.apply_due", 5.0, _apply_due),
+        Periodic("sweep", 15.0, _sweep),
+    ]
+
+
+HANDLERS: dict[str, Handler] = {"releases.announce": releases.announce}
+
+
+def run(box: Box, stop: threading.Event) -> None:
+    """Work until ``stop`` is set."""
+    me = f"{socket.gethostname()}:{os.getpid()}"
+    table = periodic_table()
+    log.info("worker started", worker=me)
+    while not stop.is_set():
+        busy = False
+        for task in table:
+            if time.monotonic() >= task.due:
+                task.due = time.monotonic() + task.every
+                _attempt(task.name, lambda task=task: task.run(box))  # type: ignore[misc]
+        try:
+            busy = run_one(box.works, HANDLERS, me)
+        except DomainError as error:
+            log.warning("jobs could not be claimed", reason=error.reason)
+        if not busy:
+            stop.wait(0.1)
+    log.info("worker stopped", worker=me)
+
+
+def _attempt(name: str, task: Callable[[], None]) -> None:
+    try:
+        task()
+    except DomainError as error:
+        log.warning("periodic task failed; it will be tried again", task=name, reason=error.reason)
+    except Exception:
+        log.exception("periodic task broke; it will be tried again", task=name)

@@ -1,0 +1,176 @@
+"""Real databases for every test: a fresh SQLite file, or PostgreSQL with --db=postgres."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings as hypothesis_settings
+
+from stagerelease.db.engine import make_engine
+from stagerelease.db.migrate import upgrade
+from stagerelease.db.work import Works
+from stagerelease.kernel.clock import SetClock
+
+hypothesis_settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+hypothesis_settings.register_profile(
+    "deep",
+    deadline=None,
+    max_examples=500,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--db", choices=("sqlite", "postgres"), default="sqlite")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# --- databases ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file; copying it is 6,000 times faster than making it."""
+    path = tmp_path_factory.mktemp("template") / "template.sqlite3"
+    engine = make_engine(f"sqlite:///{path}")
+    upgrade(engine)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")
+    engine.dispose()
+    return path
+
+
+def _postgres_bin() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.fail("PostgreSQL is not installed. Debian: make system-packages")
+    return found[-1].parent
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A server of our own on a free port, as a URL without a database name."""
+
+    url: str
+
+    def database(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """Start a private PostgreSQL and stop it at the end."""
+    binaries = _postgres_bin()
+    root = tmp_path_factory.mktemp("postgres")
+    data, port = root / "data", free_port()
+    prefix: list[str] = []
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        for parent in [root, *root.parents]:
+            if parent == Path("/tmp") or parent == Path("/"):
+                break
+            parent.chmod(0o755)
+        shutil.chown(root, "postgres")
+        prefix = ["runuser", "-u", "postgres", "--"]
+    initdb = [*prefix, str(binaries / "initdb"), "-D", str(data), "-U", "sr", "-A", "trust"]
+    subprocess.run([*initdb, "-E", "UTF8", "--locale=C"], check=True, capture_output=True)
+    server = subprocess.Popen(
+        [
+            *prefix,
+            str(binaries / "postgres"),
+            *("-D", str(data), "-p", str(port), "-k", str(root)),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        else:
+            pytest.fail("PostgreSQL did not start")
+        yield PostgresServer(f"postgresql+psycopg://sr@127.0.0.1:{port}")
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> PostgresServer:
+    """The server, with a migrated database called ``template_sr``."""
+    admin = make_engine(postgres_server.database("postgres"), pool_size=1)
+    _execute(admin, "CREATE DATABASE template_sr")
+    engine = make_engine(postgres_server.database("template_sr"), pool_size=1)
+    upgrade(engine)
+    engine.dispose()
+    admin.dispose()
+    return postgres_server
+
+
+def _execute(engine, sql: str) -> None:
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(sql)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a fresh, migrated database of the kind --db asks for."""
+    if request.config.getoption("--db") == "sqlite":
+        template: Path = request.getfixturevalue("sqlite_template")
+        target = tmp_path / "data" / "stagerelease.sqlite3"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(template, target)
+        yield f"sqlite:///{target}"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres_template")
+    name = f"t{time.time_ns()}"
+    admin = make_engine(server.database("postgres"), pool_size=1)
+    _execute(admin, f"CREATE DATABASE {name} TEMPLATE template_sr")
+    try:
+        yield server.database(name)
+    finally:
+        _execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
+        admin.dispose()
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    """A clock that stands still until a test moves it."""
+    return SetClock(START)
+
+
+@pytest.fixture
+def works(database_url: str, clock: SetClock) -> Iterator[Works]:
+    """The door to a fresh database, under the test's clock."""
+    engine = make_engine(database_url)
+    yield Works(engine, clock)
+    engine.dispose()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path):
+    """An empty blob store."""
+    from stagerelease.storage.local import LocalBlobStore
+
+    return LocalBlobStore(tmp_path / "data" / "blobs")
