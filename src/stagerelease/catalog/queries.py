@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, literal, select
+from sqlalchemy import literal, select
 
 from stagerelease.catalog.rules import kind_of as kind_of
 from stagerelease.catalog.tables import (
@@ -179,23 +179,25 @@ def list_aliases(work: Work, variant_id: str) -> list[str]:
     return list(rows.scalars())
 
 
-def _ref(variant_id: str, name: str) -> Select[tuple[str, str, str]]:
-    return select(Ref.name, Ref.kind, Ref.revision_id).where(
-        Ref.variant_id == variant_id, Ref.name == name
-    )
+def _ref(work: Work, variant_id: str, name: str) -> RefRow | None:
+    row = work.session.execute(
+        select(Ref.name, Ref.kind, Ref.revision_id).where(
+            Ref.variant_id == variant_id, Ref.name == name
+        )
+    ).one_or_none()
+    return RefRow(*row) if row else None
 
 
 def find_ref(work: Work, variant_id: str, name: str) -> str | None:
     """Return the revision a branch or tag points at, or None."""
-    row = work.session.execute(_ref(variant_id, name)).one_or_none()
-    return row[2] if row else None
+    ref = _ref(work, variant_id, name)
+    return ref.revision_id if ref else None
 
 
 def is_branch(work: Work, variant_id: str, rev: str) -> bool:
     """Tell whether ``rev`` names a branch (``main`` or ``refs/heads/main``)."""
-    name = rev.removeprefix("refs/heads/")
-    row = work.session.execute(_ref(variant_id, name)).one_or_none()
-    return row is not None and row[1] == "branch"
+    ref = _ref(work, variant_id, rev.removeprefix("refs/heads/"))
+    return ref is not None and ref.kind == "branch"
 
 
 def list_refs(work: Work, variant_id: str) -> list[RefRow]:
@@ -258,7 +260,8 @@ def lineage(work: Work, revision_id: str, limit: int = 100) -> list[RevisionRow]
         .join(line, Revision.id == line.c.parent_id)
         .where(line.c.depth < limit)
     )
-    rows = work.session.execute(_REVISION.join(line, line.c.id == Revision.id).order_by(line.c.depth))
+    statement = _REVISION.join(line, line.c.id == Revision.id).order_by(line.c.depth)
+    rows = work.session.execute(statement)
     return [RevisionRow(*row) for row in rows]
 
 

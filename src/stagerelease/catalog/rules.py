@@ -61,7 +61,7 @@ _MAGIC = (
     (b"MZ\x90", "container", "an executable"),
     (b"\xcf\xfa\xed\xfe", "container", "an executable"),
 )
-_TEXT = (".json", ".jsonl", ".txt", ".md", ".py", ".yaml", ".yml", ".jinja", ".csv", ".tsv", ".toml")
+_TEXT = (".json", ".jsonl", ".txt", ".md", ".py", ".yaml", ".yml", ".jinja", ".csv", ".tsv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def kind_of(path: str) -> str:
     """
     name = basename(path)
     lower = name.lower()
-    if lower.endswith(".safetensors") or lower.endswith(".safetensors.index.json"):
+    if lower.endswith((".safetensors", ".safetensors.index.json")):
         return WEIGHTS
     if lower in ("config.json", "generation_config.json"):
         return WEIGHTS

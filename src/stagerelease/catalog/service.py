@@ -52,7 +52,9 @@ def ensure_family(work: Work, *, id: str, name: str, description: str = "") -> F
         family = Family(id=id, name=name, description=description)
         work.session.add(family)
         work.session.flush()  # variants refer to it
-        ledger.append(work, type="catalog.family-added", subject=f"family:{id}", detail={"name": name})
+        ledger.append(
+            work, type="catalog.family-added", subject=f"family:{id}", detail={"name": name}
+        )
     return FamilyRow(family.id, family.name, family.description)
 
 
@@ -182,7 +184,7 @@ def note_blobs(work: Work, sizes: Mapping[str, int], *, blobs: BlobStore | None 
 
 def _check_present(blobs: BlobStore, sizes: Mapping[str, int]) -> None:
     for digest, size in sizes.items():
-        if blobs.size_of(digest) != size:
+        if not blobs.has(digest) or blobs.size(digest) != size:
             raise Unavailable(
                 f"The bytes {digest[:12]}… are not in the store any more; they were cleared "
                 "while they waited. Send them again.",
@@ -259,6 +261,10 @@ def record_revision(
     return row
 
 
+def _no_revision(revision_id: str, variant: Variant) -> NotFound:
+    return NotFound(f"{revision_id[:8]} is no revision of {variant.repo_id}.", reason="revision")
+
+
 def _check_parent(
     work: Work, variant: Variant, branch: Ref | None, ref: str, parent_id: str | None
 ) -> None:
@@ -274,7 +280,7 @@ def _check_parent(
     if branch is None and parent_id is not None:
         parent = queries.revision(work, parent_id)
         if parent is None or parent.variant_id != variant.id:
-            raise NotFound(f"{parent_id[:8]} is no revision of {variant.repo_id}.", reason="revision")
+            raise _no_revision(parent_id, variant)
 
 
 def _write_files(
@@ -334,7 +340,7 @@ def create_ref(
     variant = _lock_variant(work, variant_id)
     target = queries.revision(work, revision_id)
     if target is None or target.variant_id != variant_id:
-        raise NotFound(f"{revision_id[:8]} is no revision of {variant.repo_id}.", reason="revision")
+        raise _no_revision(revision_id, variant)
     if _lock_ref(work, variant_id, name) is not None:
         raise Conflict(f"{variant.repo_id} has a ref {name!r} already.", reason="ref.exists")
     work.session.add(

@@ -1,6 +1,6 @@
-"""What a release plan is: an ordered ladder of stages. Pure values.
+"""What a release plan is: an ordered ladder of stages; and the plans that come with the product.
 
-This module must not read files, know YAML, or know how a gate is decided.
+Pure values. This module must not know YAML, or how a gate is decided.
 """
 
 from __future__ import annotations
@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
+from importlib.resources import files
 
 WITHDRAWN = "withdrawn"
 """Where a withdrawn track is. Not a rung: no plan may name a stage so, and nothing leads out."""
+
+SHIPPED = ("default", "demo")
+"""Plans that come with the product, as package data."""
 
 AUDIENCES = ("staff", "organisations", "people", "everyone")
 """Who a stage lets in, narrowest first. A ladder never narrows."""
@@ -89,3 +94,15 @@ class Plan:
             return None
         above = self.rank(name) + 1
         return self.ladder[above] if above < len(self.ladder) else None
+
+
+@cache
+def shipped_source(slug: str) -> str:
+    """Return the YAML source of a plan that comes with the product.
+
+    Raises:
+        KeyError: it is not one of ``SHIPPED``.
+    """
+    if slug not in SHIPPED:
+        raise KeyError(slug)
+    return files("stagerelease.releases").joinpath("shipped", f"{slug}.yaml").read_text("utf-8")

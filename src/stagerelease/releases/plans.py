@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import yaml
@@ -22,11 +20,13 @@ from stagerelease.releases.gates import KINDS
 from stagerelease.releases.ladder import (
     AUDIENCES,
     PERMISSIONS,
+    SHIPPED,
     WITHDRAWN,
     GateSpec,
     Plan,
     Quorum,
     Stage,
+    shipped_source,
 )
 
 __all__ = [
@@ -40,11 +40,8 @@ __all__ = [
     "parse_plan",
     "plan_document",
     "read_plan",
-    "shipped_plan",
+    "shipped_source",
 ]
-
-SHIPPED = ("default", "demo")
-"""Plans that come with the product, as package data."""
 
 MAX_SOURCE = 65_536
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
@@ -95,7 +92,9 @@ class _PlanLoader(yaml.SafeLoader):
 
 
 _PlanLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":merge"))]
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":merge"))
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -214,7 +213,9 @@ class _Fields:
             self.wrong(key, "must be a date or an instant with its zone, such as 2019-11-05")
         return at
 
-    def names(self, key: str, choices: tuple[str, ...], default: tuple[str, ...]) -> tuple[str, ...]:
+    def names(
+        self, key: str, choices: tuple[str, ...], default: tuple[str, ...]
+    ) -> tuple[str, ...]:
         """Return a list of distinct names out of ``choices``."""
         value = self.take(key)
         if value is None:
@@ -412,11 +413,3 @@ def _stage_document(stage: Stage, *, first: bool) -> dict[str, Any]:
         if stage.not_before:
             document["not_before"] = iso(stage.not_before)
     return document
-
-
-@cache
-def shipped_plan(slug: str) -> str:
-    """Return the YAML source of a plan that comes with the product (one of ``SHIPPED``)."""
-    if slug not in SHIPPED:
-        raise KeyError(slug)
-    return files("stagerelease.releases").joinpath("shipped", f"{slug}.yaml").read_text("utf-8")

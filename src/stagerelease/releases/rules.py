@@ -16,7 +16,6 @@ from stagerelease.kernel.errors import Blocker, Conflict, Invalid
 from stagerelease.releases.gates import Facts, GateResult, Outcome, evaluate
 from stagerelease.releases.ladder import WITHDRAWN, Plan
 
-ARTIFACT_KINDS = ("weights", "tokenizer", "output_dataset", "detector", "model_card", "code")
 HOLD_SCOPES = ("track", "family", "everything")
 LIFT_CONSENTS = 2
 """Laying a hold needs one person; lifting it needs this many (invariant 14)."""

@@ -82,6 +82,7 @@ class Promotion(Base):
     manifest_sha256: Mapped[str] = mapped_column(String(64))
     plan_version_id: Mapped[str] = mapped_column(ForeignKey("plan_version.id"))
     evidence_ids: Mapped[list[str]]
+    edition: Mapped[int] = mapped_column(default=1)  # counts edits, so that no hash comes back
     request_hash: Mapped[str] = mapped_column(String(64))
     scheduled_for: Mapped[datetime | None]
     created_at: Mapped[datetime]
@@ -99,7 +100,8 @@ class Approval(Base):
 
     __tablename__ = "approval"
     __table_args__ = (
-        UniqueConstraint("promotion_id", "person_id", "request_hash"),
+        # With the verdict: who approved may still reject the same request before it is applied.
+        UniqueConstraint("promotion_id", "person_id", "request_hash", "verdict"),
         Index("ix_approval_promotion_id", "promotion_id"),
     )
 

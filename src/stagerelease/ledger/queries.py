@@ -1,0 +1,161 @@
+"""Reads of the log: entries, nodes, proofs and checkpoints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from stagerelease.db.work import Work
+from stagerelease.kernel.errors import NotFound
+from stagerelease.ledger import merkle, notes
+from stagerelease.ledger.tables import (
+    LogCheckpoint,
+    LogCommitment,
+    LogDetail,
+    LogHead,
+    LogLeaf,
+    LogNode,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRow:
+    """One entry: its place, its hash, and what the leaf says."""
+
+    idx: int
+    hash: bytes
+    body: bytes
+    leaf: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointRow:
+    """One signed tree head."""
+
+    size: int
+    note: str
+    created_at: datetime
+
+
+def log_size(work: Work) -> int:
+    """Return how many entries the log has."""
+    return int(work.session.execute(select(LogHead.size)).scalar_one())
+
+
+def frontier(work: Work) -> merkle.Frontier:
+    """Return the stored frontier."""
+    row = work.session.execute(select(LogHead.size, LogHead.frontier)).one()
+    return merkle.Frontier.load(row.size, row.frontier)
+
+
+def node_of(work: Work) -> merkle.NodeOf:
+    """Return a look-up of stored hashes for proofs."""
+
+    def node(level: int, idx: int) -> bytes:
+        if level == 0:
+            statement = select(LogLeaf.hash).where(LogLeaf.idx == idx)
+        else:
+            statement = select(LogNode.hash).where(LogNode.level == level, LogNode.idx == idx)
+        return bytes(work.session.execute(statement).scalar_one())
+
+    return node
+
+
+def entry(work: Work, idx: int) -> EntryRow:
+    """Return entry ``idx``.
+
+    Raises:
+        NotFound: the log is not that long.
+    """
+    row = work.session.execute(
+        select(LogLeaf.idx, LogLeaf.hash, LogLeaf.body).where(LogLeaf.idx == idx)
+    ).one_or_none()
+    if row is None:
+        raise NotFound(f"The log has no entry {idx}.", reason="ledger.entry")
+    return EntryRow(row.idx, bytes(row.hash), bytes(row.body), json.loads(row.body))
+
+
+def entries(work: Work, *, start: int, limit: int) -> list[EntryRow]:
+    """Return at most ``limit`` entries from ``start`` on."""
+    rows = work.session.execute(
+        select(LogLeaf.idx, LogLeaf.hash, LogLeaf.body)
+        .where(LogLeaf.idx >= start)
+        .order_by(LogLeaf.idx)
+        .limit(limit)
+    )
+    return [EntryRow(r.idx, bytes(r.hash), bytes(r.body), json.loads(r.body)) for r in rows]
+
+
+def latest_checkpoint(work: Work) -> CheckpointRow | None:
+    """Return the newest signed checkpoint, or None when nothing was signed yet."""
+    row = work.session.execute(
+        select(LogCheckpoint.size, LogCheckpoint.note, LogCheckpoint.created_at)
+        .order_by(LogCheckpoint.size.desc())
+        .limit(1)
+    ).one_or_none()
+    return CheckpointRow(*row) if row else None
+
+
+def checkpoints(work: Work) -> list[CheckpointRow]:
+    """Return every signed checkpoint, oldest first."""
+    rows = work.session.execute(
+        select(LogCheckpoint.size, LogCheckpoint.note, LogCheckpoint.created_at).order_by(
+            LogCheckpoint.size
+        )
+    )
+    return [CheckpointRow(*row) for row in rows]
+
+
+def root_at(work: Work, size: int) -> bytes:
+    """Return the root of the first ``size`` entries."""
+    return merkle.EMPTY_ROOT if size == 0 else merkle.range_hash(0, size, node_of(work))
+
+
+def prove(work: Work, idx: int) -> str:
+    """Return a tlog-proof of entry ``idx`` under the newest signed checkpoint.
+
+    Raises:
+        NotFound: there is no such entry, or it is newer than the newest checkpoint.
+    """
+    checkpoint = latest_checkpoint(work)
+    if checkpoint is None or not 0 <= idx < checkpoint.size:
+        raise NotFound(
+            f"Entry {idx} is not under a signed checkpoint yet.",
+            reason="ledger.unsigned",
+            next_step="Checkpoints are signed every 5 seconds; ask again then.",
+        )
+    proof = merkle.inclusion_proof(idx, checkpoint.size, node_of(work))
+    return notes.write_proof(idx, proof, checkpoint.note)
+
+
+def consistency(work: Work, old: int, new: int) -> list[bytes]:
+    """Return the proof that the log of ``old`` entries is a prefix of that of ``new``.
+
+    Raises:
+        NotFound: the sizes do not exist.
+    """
+    if not 0 <= old <= new <= log_size(work):
+        raise NotFound(f"There are no logs of {old} and {new} entries.", reason="ledger.size")
+    return merkle.consistency_proof(old, new, node_of(work))
+
+
+def reveal(work: Work, commitment: str) -> str | None:
+    """Return what a commitment in a leaf stands for, or None when it was erased."""
+    return work.session.execute(
+        select(LogCommitment.value).where(LogCommitment.commitment == commitment)
+    ).scalar_one_or_none()
+
+
+def detail(work: Work, sha256: str) -> dict[str, Any] | None:
+    """Return the detail that a leaf commits to, or None when it was erased."""
+    body = work.session.execute(
+        select(LogDetail.body).where(LogDetail.sha256 == sha256)
+    ).scalar_one_or_none()
+    if body is None:
+        return None
+    found: dict[str, Any] = json.loads(body)["detail"]
+    return found
