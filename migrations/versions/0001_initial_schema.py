@@ -504,6 +504,7 @@ def upgrade() -> None:
         sa.Column("manifest_sha256", sa.String(length=64), nullable=False),
         sa.Column("plan_version_id", sa.String(length=40), nullable=False),
         sa.Column("evidence_ids", sa.JSON(), nullable=False),
+        sa.Column("edition", sa.Integer(), nullable=False),
         sa.Column("request_hash", sa.String(length=64), nullable=False),
         sa.Column("scheduled_for", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -582,7 +583,8 @@ def upgrade() -> None:
             "promotion_id",
             "person_id",
             "request_hash",
-            name=op.f("uq_approval_promotion_id_person_id_request_hash"),
+            "verdict",
+            name=op.f("uq_approval_promotion_id_person_id_request_hash_verdict"),
         ),
     )
     with op.batch_alter_table("approval", schema=None) as batch_op:

@@ -1,5 +1,5 @@
 """HTTP tests talk to a live server."""
 
-from live import box, server
+from live import big_file, box, server, world, world_box, world_template
 
-__all__ = ["box", "server"]
+__all__ = ["big_file", "box", "server", "world", "world_box", "world_template"]

@@ -97,9 +97,7 @@ class BlobRow:
     corrupt_at: datetime | None
 
 
-_VARIANT = select(
-    Variant.id, Variant.family_id, Variant.label, Variant.repo_id, Variant.parameters
-)
+_VARIANT = select(Variant.id, Variant.family_id, Variant.label, Variant.repo_id, Variant.parameters)
 _REVISION = select(
     Revision.id,
     Revision.variant_id,
@@ -172,9 +170,7 @@ def list_variants(work: Work) -> list[VariantRow]:
 def list_aliases(work: Work, variant_id: str) -> list[str]:
     """Return the other names of a variant, in order."""
     rows = work.session.execute(
-        select(RepoAlias.alias)
-        .where(RepoAlias.variant_id == variant_id)
-        .order_by(RepoAlias.alias)
+        select(RepoAlias.alias).where(RepoAlias.variant_id == variant_id).order_by(RepoAlias.alias)
     )
     return list(rows.scalars())
 

@@ -35,10 +35,14 @@ _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}\Z")
 _HEX = re.compile(r"[0-9a-f]{40}\Z")
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".cpkl")
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".txz", ".7z", ".rar", ".zst", ".lz4")
-_ARCHIVES += (".lzma", ".jar", ".whl", ".egg", ".nemo", ".mar", ".keras", ".cab", ".iso")
-_CONTAINERS = (".gguf", ".ggml", ".npz", ".npy", ".h5", ".hdf5", ".msgpack", ".ot", ".onnx", ".pb")
-_CONTAINERS += (".tflite", ".llamafile", ".exe", ".dll", ".so", ".dylib", ".pyc")
+_ARCHIVES = (
+    *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".txz", ".7z", ".rar", ".zst", ".lz4"),
+    *(".lzma", ".jar", ".whl", ".egg", ".nemo", ".mar", ".keras", ".cab", ".iso"),
+)
+_CONTAINERS = (
+    *(".gguf", ".ggml", ".npz", ".npy", ".h5", ".hdf5", ".msgpack", ".ot", ".onnx", ".pb"),
+    *(".tflite", ".llamafile", ".exe", ".dll", ".so", ".dylib", ".pyc"),
+)
 
 # First bytes that give a file away whatever it is called. Pickle protocols 2 to 5 begin with
 # PROTO (0x80) and their number (CPython Lib/pickletools.py); protocols 0 and 1 have no such mark

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from stagerelease.catalog import queries
@@ -180,6 +180,12 @@ def note_blobs(work: Work, sizes: Mapping[str, int], *, blobs: BlobStore | None 
             )
     if blobs is not None:
         _check_present(blobs, sizes)
+
+
+def note_healed(work: Work, sha256: str) -> None:
+    """Write that bytes known to be corrupt were replaced by bytes that hash to their name."""
+    work.session.execute(update(Blob).where(Blob.sha256 == sha256).values(corrupt_at=None))
+    ledger.append(work, type="catalog.blob-healed", subject=f"blob:{sha256}", detail={})
 
 
 def _check_present(blobs: BlobStore, sizes: Mapping[str, int]) -> None:

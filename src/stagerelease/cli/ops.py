@@ -67,7 +67,7 @@ def _uvicorn(settings: Settings) -> None:
         port=settings.port,
         workers=settings.web_processes if settings.web_processes > 1 else None,
         loop="uvloop",
-        http="httptools",
+        http="stagerelease.http.protocol:LinkedProtocol",
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies or None,
         ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,

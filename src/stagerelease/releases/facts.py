@@ -151,9 +151,7 @@ def load_promotion(work: Work, promotion_id: int) -> PromotionRow:
     """
     row = find_promotion(work, promotion_id)
     if row is None:
-        raise NotFound(
-            f"There is no promotion request {promotion_id}.", reason="promotion.unknown"
-        )
+        raise NotFound(f"There is no promotion request {promotion_id}.", reason="promotion.unknown")
     return row
 
 

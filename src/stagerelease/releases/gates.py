@@ -181,9 +181,7 @@ class Dwell:
                 else f"Served {measured} of {words(minimum)} at {facts.from_stage}; "
                 f"{words(left)} to go."
             )
-        return GateResult(
-            spec.key, self.kind, rule, measured, words(minimum), outcome, sentence
-        )
+        return GateResult(spec.key, self.kind, rule, measured, words(minimum), outcome, sentence)
 
 
 def counted(facts: Facts) -> tuple[ApprovalFact, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.tables import Variant
@@ -62,13 +62,6 @@ def lay_hold(
     # The tracks are locked so that a promotion being applied right now is over first: it comes
     # before this hold in the log, or finds it.
     lock_tracks(work, _covered(work, scope, scope_id))
-    leaf = ledger.append(
-        work,
-        type="hold.laid",
-        subject=f"{scope}:{scope_id}" if scope_id else scope,
-        new_state="active",
-        detail={"scope": scope, "scope_id": scope_id, "reason": reason, "public": public_reason},
-    )
     hold = Hold(
         scope=scope,
         scope_id=scope_id,
@@ -76,10 +69,18 @@ def lay_hold(
         public_reason=public_reason,
         laid_by=work.actor.id,
         laid_at=work.now,
-        leaf_idx=leaf,
+        leaf_idx=-1,  # known below, once the hold has its number
     )
     work.session.add(hold)
     work.session.flush()  # its number is given by the database
+    leaf = ledger.append(
+        work,
+        type="hold.laid",
+        subject=f"hold:{hold.id}",
+        new_state="active",
+        detail={"scope": scope, "scope_id": scope_id, "reason": reason, "public": public_reason},
+    )
+    work.session.execute(update(Hold).where(Hold.id == hold.id).values(leaf_idx=leaf))
     return _load(work, hold.id)
 
 
@@ -120,7 +121,9 @@ def lift_hold(work: Work, hold_id: int, *, reason: str) -> HoldRow:
         )
     who = standing(work, sorted({c.person_id for c in before}), lock=True)
     counted = 1 + sum(
-        1 for _, human, disabled, roles in who.values() if human and not disabled and roles & _MAY_LIFT
+        1
+        for _, human, disabled, roles in who.values()
+        if human and not disabled and roles & _MAY_LIFT
     )
     lifted = counted >= LIFT_CONSENTS
     if lifted:

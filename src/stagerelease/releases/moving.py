@@ -59,9 +59,7 @@ def lock_promotion(work: Work, promotion_id: int) -> Promotion:
             .execution_options(populate_existing=True)
         ).scalar_one_or_none()
     if found is None:
-        raise NotFound(
-            f"There is no promotion request {promotion_id}.", reason="promotion.unknown"
-        )
+        raise NotFound(f"There is no promotion request {promotion_id}.", reason="promotion.unknown")
     return found
 
 

@@ -189,9 +189,7 @@ def load_track(work: Work, track_id: str) -> TrackRow:
 
 def tracks_of_revision(work: Work, revision_id: str) -> list[TrackRow]:
     """Return the tracks of a revision, one per artifact kind."""
-    rows = work.session.execute(
-        _TRACK.where(Track.revision_id == revision_id).order_by(Track.kind)
-    )
+    rows = work.session.execute(_TRACK.where(Track.revision_id == revision_id).order_by(Track.kind))
     return [TrackRow(*row) for row in rows]
 
 
@@ -249,7 +247,7 @@ def find_hold(work: Work, hold_id: int) -> HoldRow | None:
     if not 0 < hold_id <= MAX_ID:
         return None
     row = work.session.execute(_HOLD.where(Hold.id == hold_id)).one_or_none()
-    return HoldRow(*row) if row else None
+    return HoldRow(**row._mapping) if row else None
 
 
 def list_holds(work: Work, *, active: bool | None = None) -> list[HoldRow]:
@@ -259,7 +257,7 @@ def list_holds(work: Work, *, active: bool | None = None) -> list[HoldRow]:
         statement = statement.where(
             Hold.lifted_at.is_(None) if active else Hold.lifted_at.is_not(None)
         )
-    return [HoldRow(*row) for row in work.session.execute(statement)]
+    return [HoldRow(**row._mapping) for row in work.session.execute(statement)]
 
 
 def active_holds(work: Work, *, track_ids: Collection[str] | None = None) -> list[HoldRow]:
@@ -278,7 +276,7 @@ def active_holds(work: Work, *, track_ids: Collection[str] | None = None) -> lis
                 and_(Hold.scope == "track", Hold.scope_id.in_(track_ids)),
             )
         )
-    return [HoldRow(*row) for row in work.session.execute(statement)]
+    return [HoldRow(**row._mapping) for row in work.session.execute(statement)]
 
 
 def holds_over(work: Work, track: TrackRow, *, lifted: bool = False) -> tuple[HoldRow, ...]:
@@ -293,7 +291,7 @@ def holds_over(work: Work, track: TrackRow, *, lifted: bool = False) -> tuple[Ho
             true() if lifted else Hold.lifted_at.is_(None),
         )
     )
-    return tuple(HoldRow(*row) for row in rows)
+    return tuple(HoldRow(**row._mapping) for row in rows)
 
 
 def hold_lifts(work: Work, hold_id: int) -> list[HoldLiftRow]:

@@ -88,9 +88,7 @@ def check_text(text: str, what: str, *, required: bool = True, limit: int = MAX_
     text = text.strip()
     if (required and not text) or len(text) > limit:
         least = 1 if required else 0
-        raise Invalid(
-            f"The {what} must be {least} to {limit} characters.", reason="text.malformed"
-        )
+        raise Invalid(f"The {what} must be {least} to {limit} characters.", reason="text.malformed")
     if not all(c.isprintable() or c in "\n\t" for c in text):
         raise Invalid(
             f"The {what} holds control characters, which are not kept.", reason="text.malformed"

@@ -1,0 +1,67 @@
+"""uvicorn's HTTP protocol plus one thing ASGI lacks: a handle on the connection of a request.
+
+A body that is cut while its client reads nothing can only be ended by dropping the connection:
+closing would wait for the client to take what is buffered. And only who knows the transport knows
+whether a memoryview goes to the kernel untouched. Serve with ``http=LinkedProtocol`` (or its dotted
+name ``stagerelease.http.protocol:LinkedProtocol``); everything works without it, more slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+EXTENSION = "stagerelease.link"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The connection under one request."""
+
+    transport: asyncio.Transport
+    untouched: bool
+    """A body goes from its buffer to the kernel, and user space never reads it on the way."""
+
+    @property
+    def unsent(self) -> int:
+        """Return the bytes handed over that the kernel has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    @property
+    def lost(self) -> bool:
+        """Tell whether the connection is closed or closing."""
+        return self.transport.is_closing()
+
+    def abort(self) -> None:
+        """Drop the connection and what is buffered for it; the client sees a short read."""
+        self.transport.abort()
+
+
+class LinkedProtocol(HttpToolsProtocol):
+    """Puts a ``Link`` into the extensions of every request's scope."""
+
+    _link: Link
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Remember the connection."""
+        super().connection_made(transport)
+        # uvloop writes a plain socket straight from the buffer and keeps the rest as a view;
+        # TLS encrypts in user space, and asyncio's own transport copies what does not fit.
+        plain = transport.get_extra_info("sslcontext") is None
+        self._link = Link(transport, plain and type(transport).__module__ == "uvloop.loop")
+
+    def on_message_begin(self) -> None:
+        """Add the link to the scope of the request that begins."""
+        super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: {"link": self._link}}
+
+
+def link_of(scope: Mapping[str, Any]) -> Link | None:
+    """Return the connection under a request, or None when another protocol serves it."""
+    extension = scope.get("extensions", {}).get(EXTENSION, {})
+    link = extension.get("link")
+    return link if isinstance(link, Link) else None

@@ -1,0 +1,260 @@
+"""Use cases of a requester: open a promotion request, edit it, end it; and of readers: look."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from stagerelease.catalog import queries as catalog
+from stagerelease.db.work import Work
+from stagerelease.identity.rules import Permission, require
+from stagerelease.kernel.clock import iso
+from stagerelease.kernel.errors import Blocked, Conflict, Forbidden, Invalid, Stale
+from stagerelease.ledger import service as ledger
+from stagerelease.releases import facts, queries, rules
+from stagerelease.releases.facts import FactsPage, PromotionRow
+from stagerelease.releases.gates import GateResult, evaluate
+from stagerelease.releases.moving import lock_promotion, move
+from stagerelease.releases.rules import ENDED, State, check_schedule, check_text
+from stagerelease.releases.tables import Promotion
+
+
+def _hash(work: Work, promotion: Promotion) -> str:
+    return rules.request_hash(
+        rules.Vouched(
+            track_id=promotion.track_id,
+            from_stage=promotion.from_stage,
+            to_stage=promotion.to_stage,
+            manifests=(promotion.manifest_sha256,),
+            evidence_ids=tuple(promotion.evidence_ids),
+            plan_sha256=queries.plan_sha256(work, promotion.plan_version_id),
+            rationale=promotion.rationale,
+            scheduled_for=promotion.scheduled_for,
+            edition=promotion.edition,
+        )
+    )
+
+
+def open_promotion(
+    work: Work,
+    *,
+    track_id: str,
+    to: str,
+    rationale: str,
+    scheduled_for: datetime | None = None,
+    draft: bool = False,
+) -> PromotionRow:
+    """Open a request to move a track one stage up, and submit it (unless ``draft``).
+
+    Raises:
+        NotFound: there is no such track.
+        Blocked: ``to`` is not the next stage.
+        Forbidden: not an account of this service: a request has a requester.
+    """
+    require(work.actor, Permission.PROMOTION_OPEN)
+    if not work.actor.is_human:
+        raise Forbidden(
+            "A promotion request is opened by an account of this service, so that it has a "
+            "requester.",
+            reason="human.needed",
+            next_step="Send your own token (STAGERELEASE_TOKEN).",
+        )
+    rationale = check_text(rationale, "rationale")
+    scheduled_for = check_schedule(scheduled_for, work.now)
+    track = queries.load_track(work, track_id)
+    plan = queries.plan_of(work, track.plan_version_id)
+    wrong = rules.step(plan, track.stage, to)
+    if wrong is not None:
+        raise Blocked([wrong], next_step="Ask for the next stage.")
+    promotion = Promotion(
+        track_id=track.id,
+        from_stage=track.stage,
+        to_stage=to,
+        state=State.DRAFT.value,
+        requester_id=work.actor.id,
+        rationale=rationale,
+        manifest_sha256=catalog.load_revision(work, track.revision_id).manifest_sha256,
+        plan_version_id=track.plan_version_id,
+        evidence_ids=[],
+        edition=1,
+        request_hash="",
+        scheduled_for=scheduled_for,
+        created_at=work.now,
+        expires_at=rules.expiry(work.now, scheduled_for, plan),
+    )
+    promotion.request_hash = _hash(work, promotion)
+    work.session.add(promotion)
+    work.session.flush()  # its number is given by the database
+    ledger.append(
+        work,
+        type="promotion.opened",
+        subject=f"promotion:{promotion.id}",
+        new_state=State.DRAFT.value,
+        detail={
+            "track": track.id,
+            "from": track.stage,
+            "to": to,
+            "request_hash": promotion.request_hash,
+        },
+        policy_sha256=queries.plan_sha256(work, track.plan_version_id),
+    )
+    if not draft:
+        _submit(work, promotion)
+    return read_back(work, promotion)
+
+
+def _submit(work: Work, promotion: Promotion) -> None:
+    plan = queries.plan_of(work, promotion.plan_version_id)
+    promotion.submitted_at = work.now
+    promotion.expires_at = rules.expiry(work.now, promotion.scheduled_for, plan)
+    move(work, promotion, State.SUBMITTED)
+
+
+def read_back(work: Work, promotion: Promotion) -> PromotionRow:
+    """Return the request as it is now in this Work."""
+    work.session.flush()
+    return facts.load_promotion(work, promotion.id)
+
+
+def check_seen(promotion: Promotion, request_hash: str) -> None:
+    """Return only if ``request_hash`` is that of the request as it stands; else raise Stale."""
+    if request_hash != promotion.request_hash:
+        raise Stale(
+            "The promotion request was edited since you looked: what you saw is not what would be "
+            "decided.",
+            reason="promotion.edited",
+            next_step="Look at it again, and decide on what it says now.",
+        )
+
+
+def check_alive(work: Work, promotion: Promotion) -> None:
+    """Return only if the request has neither ended nor expired; else raise Conflict."""
+    state = State(promotion.state)
+    if state in ENDED:
+        raise Conflict(
+            f"The promotion request is {rules.in_words(state)}.", reason=f"promotion.{state}"
+        )
+    # The sweeper will say so too; the clock decides (invariant 9).
+    if promotion.expires_at is not None and work.now >= promotion.expires_at:
+        raise Conflict(
+            f"The promotion request expired at {iso(promotion.expires_at)}.",
+            reason="promotion.expired",
+            next_step="Open a new request.",
+        )
+
+
+def _check_requester(work: Work, promotion: Promotion, act: str) -> None:
+    if not work.actor.is_human or work.actor.id != promotion.requester_id:
+        raise Forbidden(
+            f"Only the requester may {act} a promotion request.",
+            reason="promotion.not-requester",
+            next_step="Open a request of your own.",
+        )
+
+
+def edit_promotion(
+    work: Work,
+    promotion_id: int,
+    *,
+    rationale: str | None = None,
+    scheduled_for: datetime | None = None,
+    unschedule: bool = False,
+    request_hash: str | None = None,
+) -> PromotionRow:
+    """Change one's own request; it becomes a draft with a new hash, and its approvals are void.
+
+    ``request_hash``, when given, is the one the requester looked at.
+
+    Raises:
+        Stale: the request was edited since.
+        Invalid: nothing would change.
+        Conflict: the request has ended.
+    """
+    require(work.actor, Permission.PROMOTION_OPEN)
+    promotion = lock_promotion(work, promotion_id)
+    _check_requester(work, promotion, "edit")
+    if request_hash is not None:
+        check_seen(promotion, request_hash)
+    rules.check_move(promotion.state, State.DRAFT)
+    before = (promotion.rationale, promotion.scheduled_for)
+    if rationale is not None:
+        promotion.rationale = check_text(rationale, "rationale")
+    if unschedule:
+        promotion.scheduled_for = None
+    elif scheduled_for is not None:
+        promotion.scheduled_for = check_schedule(scheduled_for, work.now)
+    if (promotion.rationale, promotion.scheduled_for) == before:
+        raise Invalid("Nothing in the request would change.", reason="edit.empty")
+    old = promotion.request_hash
+    promotion.edition += 1
+    promotion.request_hash = _hash(work, promotion)
+    move(work, promotion, State.DRAFT, event="edited", detail={"voids": old})
+    return read_back(work, promotion)
+
+
+def resubmit(work: Work, promotion_id: int) -> PromotionRow:
+    """Submit one's own draft (after an edit, or opened as one)."""
+    require(work.actor, Permission.PROMOTION_OPEN)
+    promotion = lock_promotion(work, promotion_id)
+    _check_requester(work, promotion, "submit")
+    check_alive(work, promotion)
+    if promotion.scheduled_for is not None and promotion.scheduled_for <= work.now:
+        raise Invalid(
+            f"The time it was scheduled for, {iso(promotion.scheduled_for)}, is over.",
+            reason="schedule.range",
+            next_step="Edit the request first.",
+        )
+    _submit(work, promotion)
+    return read_back(work, promotion)
+
+
+def cancel(work: Work, promotion_id: int, *, reason: str = "") -> PromotionRow:
+    """End an unapplied request; whoever may open requests may end one."""
+    require(work.actor, Permission.PROMOTION_OPEN)
+    reason = check_text(reason, "reason", required=False)
+    promotion = lock_promotion(work, promotion_id)
+    move(work, promotion, State.CANCELLED, reason=reason or None)
+    return read_back(work, promotion)
+
+
+def facts_page(work: Work, promotion_id: int) -> FactsPage:
+    """Return a request with every gate, everything that blocks it, and who said what."""
+    require(work.actor, Permission.PROMOTION_READ)
+    row = facts.load_promotion(work, promotion_id)
+    track = queries.load_track(work, row.track_id)
+    seen = facts.gather(work, promotion_id)
+    results = evaluate(seen)
+    return FactsPage(
+        promotion=row,
+        track=track,
+        gates=results,
+        blockers=rules.blockers(seen, results),
+        approvals=facts.approvals_of(work, row),
+        judgements=facts.judgements_of(work, row),
+        holds=queries.holds_over(work, track),
+    )
+
+
+def what_blocks(work: Work, track_id: str, to: str) -> tuple[GateResult, ...]:
+    """Return every gate that a request of ``to`` for this track would meet, as things stand.
+
+    Raises:
+        Blocked: ``to`` is not the next stage.
+    """
+    require(work.actor, Permission.PROMOTION_READ)
+    track = queries.load_track(work, track_id)
+    wrong = rules.step(queries.plan_of(work, track.plan_version_id), track.stage, to)
+    if wrong is not None:
+        raise Blocked([wrong], next_step="Ask for the next stage.")
+    return evaluate(facts.imagine(work, track, to))
+
+
+def list_promotions(
+    work: Work, *, track_id: str | None = None, state: str | None = None
+) -> list[PromotionRow]:
+    """Return promotion requests to somebody who may read them, oldest first."""
+    require(work.actor, Permission.PROMOTION_READ)
+    if state is not None and state not in {s.value for s in State}:
+        raise Invalid(f"There is no state {state!r}.", reason="promotion.state")
+    if track_id is not None and not queries.storable(track_id):
+        return []
+    return facts.list_promotions(work, track_id=track_id, state=state)

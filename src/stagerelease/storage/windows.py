@@ -1,0 +1,358 @@
+"""Reads local files for a server loop: at memory speed when hot, and never waiting when cold.
+
+Two readers with one shape. ``MappedReader`` hands out slices of a shared memory map, copied once,
+by the kernel, from the page cache to the socket. ``CopiedReader`` hands out plain buffers, for
+everything that would touch the bytes in user space first (TLS, other servers).
+
+Both answer ``ready`` on the loop (a view, or None when the disk would be waited for) and ``load``
+in a thread. What this module must not do is let user space touch a mapped page: the kernel turns a
+page that a truncation took away into an error code, user space gets SIGBUS and the process dies.
+
+Windows of all maps together stay within a budget, because mapped pages count as resident memory;
+taking a window out of the page table loses nothing, it is mapped again when it is touched.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Protocol
+
+from stagerelease.kernel.errors import Corrupt, NotFound
+
+WINDOW = 2 << 20
+"""Most bytes of one mapped slice, and the grid slices lie on. Larger writes wake clients less."""
+COPY = 512 << 10
+"""Most bytes of one copied slice."""
+BUDGET = 48 << 20
+"""Bytes of all windows kept in the page table."""
+AHEAD = 8 << 20
+"""How far a cold read asks the kernel to read on."""
+
+_PAGE = mmap.PAGESIZE
+_MADV_DONTNEED = 4
+_MADV_POPULATE_READ = 22  # Linux 5.14
+
+_waiting = ctypes.CDLL(None, use_errno=True)  # lets other threads run during the call
+_quick = ctypes.PyDLL(None, use_errno=True)  # does not: these calls never wait
+for _library in (_waiting, _quick):
+    _library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    _library.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+
+
+class Reader(Protocol):
+    """One body's way through one file. ``load``, ``prefetch`` and ``close`` belong in a thread."""
+
+    def span(self, offset: int, end: int) -> int:
+        """Return how many bytes to ask for at ``offset`` when reading up to ``end``."""
+        ...
+
+    def ready(self, offset: int, length: int) -> memoryview | None:
+        """Return the bytes when they are in memory, else None. Never waits for the disk.
+
+        Raises:
+            Corrupt: the file is shorter than it was.
+        """
+        ...
+
+    def load(self, offset: int, length: int) -> memoryview:
+        """Return the bytes, waiting for the disk, and ask for those that follow.
+
+        Raises:
+            Corrupt: the file is shorter than it was.
+        """
+        ...
+
+    def is_behind(self, offset: int) -> bool:
+        """Tell whether this is a cold read that should ``prefetch`` before going on."""
+        ...
+
+    def prefetch(self, offset: int) -> None:
+        """Ask the kernel to read on from ``offset``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file; slices already handed out stay valid."""
+        ...
+
+
+class _Map:
+    """One file mapped once, however many bodies read it."""
+
+    __slots__ = ("address", "descriptor", "key", "trusts_mincore", "users", "view")
+
+    def __init__(self, key: tuple[int, int, int], descriptor: int, status: os.stat_result) -> None:
+        self.key = key
+        self.descriptor = descriptor
+        self.users = 0
+        whole = mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
+        self.address = _address(whole)
+        self.view: memoryview | None = memoryview(whole)
+        # Of a file this process neither owns nor may write, mincore(2) says that all is resident.
+        self.trusts_mincore = status.st_uid == os.geteuid() or os.access(
+            f"/proc/self/fd/{descriptor}", os.W_OK
+        )
+
+
+class Windows:
+    """The maps of this process and the windows of them that are in its page table."""
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self._most = max(1, budget // WINDOW)
+        self._maps: dict[tuple[int, int, int], _Map] = {}
+        self._recent: OrderedDict[tuple[_Map, int], None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def open_files(self) -> int:
+        """Return how many files are mapped now."""
+        return len(self._maps)
+
+    def open(self, path: Path, size: int) -> MappedReader:
+        """Return a reader of the non-empty file at ``path``. Blocks: call it in a thread.
+
+        Raises:
+            NotFound: the file is gone.
+            Corrupt: the file is shorter than ``size``.
+        """
+        descriptor, status = _open(path, size)
+        key = (status.st_dev, status.st_ino, status.st_size)
+        with self._lock:
+            found = self._maps.get(key)
+            if found is None:
+                found = self._maps[key] = _Map(key, descriptor, status)
+            else:
+                os.close(descriptor)
+            found.users += 1
+        return MappedReader(self, found)
+
+    def note(self, of: _Map, index: int) -> None:
+        """Remember that a window is about to be touched, and drop the one untouched longest."""
+        with self._lock:
+            self._recent[of, index] = None
+            self._recent.move_to_end((of, index))
+            if len(self._recent) > self._most:
+                (old, place), _ = self._recent.popitem(last=False)
+                length = min(WINDOW, old.key[2] - place * WINDOW)
+                _quick.madvise(old.address + place * WINDOW, length, _MADV_DONTNEED)
+
+    def release(self, of: _Map) -> None:
+        """Count one reader less; the last one closes the file and lets the map go."""
+        with self._lock:
+            of.users -= 1
+            if of.users:
+                return
+            del self._maps[of.key]
+            for entry in [entry for entry in self._recent if entry[0] is of]:
+                del self._recent[entry]
+        os.close(of.descriptor)
+        of.view = None  # unmapped when the last slice of it has left its socket
+
+
+class MappedReader:
+    """Hands out slices of a map. Only a kernel may touch them: see the module's first words."""
+
+    def __init__(self, windows: Windows, of: _Map) -> None:
+        self._windows = windows
+        self._map: _Map | None = of
+        self._advised = -1
+        self._resident = ctypes.create_string_buffer(WINDOW // _PAGE + 1)
+        self._lock = threading.Lock()  # close() must not overtake load()
+
+    def span(self, offset: int, end: int) -> int:
+        """Return the bytes up to the next grid line, so that bodies share windows."""
+        return min(end, (offset // WINDOW + 1) * WINDOW) - offset
+
+    def ready(self, offset: int, length: int) -> memoryview | None:
+        """Return the slice when every page of it is in memory."""
+        of = self._open()
+        _check_length(of.descriptor, offset + length)
+        if not self._is_resident(of, offset, length):
+            return None
+        return self._slice(of, offset, length)
+
+    def load(self, offset: int, length: int) -> memoryview:
+        """Bring every page of the slice into memory and into the page table."""
+        with self._lock:
+            of = self._open()
+            self._advise(of, offset)
+            start = offset - offset % _PAGE
+            populated = _waiting.madvise(
+                of.address + start, offset + length - start, _MADV_POPULATE_READ
+            )
+            if populated != 0:  # an older kernel, or a truncated file, which the check finds
+                _read_through(of.descriptor, offset, length)
+            _check_length(of.descriptor, offset + length)
+            return self._slice(of, offset, length)
+
+    def is_behind(self, offset: int) -> bool:
+        """Tell whether less than half of the read-ahead is left."""
+        return 0 <= self._advised < offset + AHEAD // 2
+
+    def prefetch(self, offset: int) -> None:
+        """Ask the kernel to read on from ``offset``."""
+        with self._lock:
+            if self._map is not None:
+                self._advise(self._map, offset)
+
+    def close(self) -> None:
+        """Let go of the map."""
+        with self._lock:
+            of, self._map = self._map, None
+        if of is not None:
+            self._windows.release(of)
+
+    def _open(self) -> _Map:
+        if self._map is None:
+            raise ValueError("the reader is closed")
+        return self._map
+
+    def _slice(self, of: _Map, offset: int, length: int) -> memoryview:
+        if of.view is None:
+            raise ValueError("the reader is closed")
+        self._windows.note(of, offset // WINDOW)
+        return of.view[offset : offset + length]
+
+    def _is_resident(self, of: _Map, offset: int, length: int) -> bool:
+        if not of.trusts_mincore:
+            return False
+        start = offset - offset % _PAGE
+        pages = -(-(offset + length - start) // _PAGE)
+        if _quick.mincore(of.address + start, offset + length - start, self._resident) != 0:
+            return False
+        return self._resident[:pages].count(b"\x01") == pages
+
+    def _advise(self, of: _Map, offset: int) -> None:
+        os.posix_fadvise(of.descriptor, offset, AHEAD, os.POSIX_FADV_WILLNEED)
+        self._advised = offset + AHEAD
+
+
+class CopiedReader:
+    """Hands out buffers of its own, which anybody may touch."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._descriptor, _ = _open(path, size)
+        self._advised = -1
+        self._may_peek = True
+        self._lock = threading.Lock()
+
+    def span(self, offset: int, end: int) -> int:
+        """Return the bytes left, at most one buffer of them."""
+        return min(end - offset, COPY)
+
+    def ready(self, offset: int, length: int) -> memoryview | None:
+        """Return a copy when it can be read without waiting (preadv2, RWF_NOWAIT)."""
+        _check_length(self._descriptor, offset + length)
+        if not self._may_peek:
+            return None
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            self._may_peek = False  # this file system cannot say: always read in a thread
+            return None
+        return memoryview(buffer) if count == length else None
+
+    def load(self, offset: int, length: int) -> memoryview:
+        """Read the bytes."""
+        with self._lock:
+            self._advise(offset)
+            buffer = memoryview(bytearray(length))
+            done = 0
+            while done < length:
+                count = os.preadv(self._descriptor, [buffer[done:]], offset + done)
+                if count == 0:
+                    _check_length(self._descriptor, offset + length)
+                done += count
+            return buffer
+
+    def is_behind(self, offset: int) -> bool:
+        """Tell whether less than half of the read-ahead is left."""
+        return 0 <= self._advised < offset + AHEAD // 2
+
+    def prefetch(self, offset: int) -> None:
+        """Ask the kernel to read on from ``offset``."""
+        with self._lock:
+            if self._descriptor >= 0:
+                self._advise(offset)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _advise(self, offset: int) -> None:
+        os.posix_fadvise(self._descriptor, offset, AHEAD, os.POSIX_FADV_WILLNEED)
+        self._advised = offset + AHEAD
+
+
+class _Buffer(ctypes.Structure):
+    """``Py_buffer`` of the stable ABI (Python 3.11, docs/c-api/buffer)."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def _address(whole: mmap.mmap) -> int:
+    """Return where ``whole`` begins; a read-only map gives its address to nobody but this call."""
+    buffer = _Buffer()
+    if ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(whole), ctypes.byref(buffer), 0) != 0:
+        raise ValueError("the map has no buffer")
+    address = int(buffer.buf)
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+    return address
+
+
+def _open(path: Path, size: int) -> tuple[int, os.stat_result]:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise NotFound(f"The stored bytes {path.name} are gone.", reason="blob.not-found") from None
+    try:
+        _check_length(descriptor, size)
+        return descriptor, os.fstat(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_length(descriptor: int, least: int) -> None:
+    held = os.fstat(descriptor).st_size
+    if held < least:
+        raise Corrupt(
+            f"A stored file is cut short: {held} bytes are left, {least} are needed.",
+            reason="blob.truncated",
+            next_step="Run the storage check and import the file again.",
+        )
+
+
+def _read_through(descriptor: int, offset: int, length: int) -> None:
+    scratch = bytearray(min(length, COPY))
+    end = offset + length
+    while offset < end:
+        count = os.preadv(descriptor, [scratch], offset)
+        if count == 0:
+            return
+        offset += count
