@@ -40,6 +40,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sha256", name=op.f("pk_blob")),
     )
     op.create_table(
+        "edge_cuts",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("value", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_edge_cuts")),
+    )
+    op.create_table(
+        "edge_log",
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("read_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("fingerprint", name=op.f("pk_edge_log")),
+    )
+    op.create_table(
         "family",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
@@ -759,6 +772,28 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "edge_passage",
+        sa.Column("id", sa.String(length=40), nullable=False),
+        sa.Column("download_id", sa.String(length=40), nullable=True),
+        sa.Column("token_id", sa.String(length=40), nullable=True),
+        sa.Column("repo_id", sa.String(length=140), nullable=False),
+        sa.Column("revision_id", sa.String(length=40), nullable=False),
+        sa.Column("path", sa.String(length=400), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("cut_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["download_id"], ["download.id"], name=op.f("fk_edge_passage_download_id_download")
+        ),
+        sa.ForeignKeyConstraint(
+            ["revision_id"], ["revision.id"], name=op.f("fk_edge_passage_revision_id_revision")
+        ),
+        sa.ForeignKeyConstraint(
+            ["token_id"], ["api_token.id"], name=op.f("fk_edge_passage_token_id_api_token")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_edge_passage")),
+    )
+    op.create_table(
         "transfer",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("download_id", sa.String(length=40), nullable=False),
@@ -795,6 +830,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_transfer_download_id")
 
     op.drop_table("transfer")
+    op.drop_table("edge_passage")
     with op.batch_alter_table("access_request_event", schema=None) as batch_op:
         batch_op.drop_index("ix_access_request_event_request_id")
 
@@ -892,6 +928,8 @@ def downgrade() -> None:
 
     op.drop_table("hold")
     op.drop_table("family")
+    op.drop_table("edge_log")
+    op.drop_table("edge_cuts")
     op.drop_table("blob")
     op.drop_table("agreement")
     op.drop_table("access_epoch")

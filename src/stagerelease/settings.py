@@ -38,6 +38,8 @@ class Settings(BaseModel):
     accel_prefix: str = "/_weights/"
     edge_log: Path | None = None
     """nginx's delivery log (JSON lines) that the worker reads to learn what was really sent."""
+    edge_secret_file: Path | None = None
+    """File whose content the edge shows to ask which downloads to cut; none means nobody may."""
     threads: int = Field(default=16, ge=1, le=200)
     """Request threads of one web process; also the size of its database pool."""
     max_json_bytes: int = Field(default=1_048_576, ge=1024)

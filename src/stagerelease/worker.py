@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import structlog
 
 from stagerelease.bootstrap import Box
+from stagerelease.downloads import edge
 from stagerelease.jobs.runner import Handler, run_one
 from stagerelease.kernel.actor import SYSTEM
 from stagerelease.kernel.errors import DomainError
@@ -63,6 +64,11 @@ def _sweep(box: Box) -> None:
         releases.expire_stale(work)
 
 
+def _read_edge_log(box: Box) -> None:
+    if box.settings.edge_log is not None:
+        edge.read_log(box.works, box.settings.edge_log)
+
+
 def periodic_table() -> list[Periodic]:
     """Return what the worker does by the clock."""
     return [
@@ -70,6 +76,7 @@ def periodic_table() -> list[Periodic]:
         Periodic("ledger.checkpoint", 5.0, _checkpoint),
         Periodic("releases.apply_due", 5.0, _apply_due),
         Periodic("sweep", 15.0, _sweep),
+        Periodic("downloads.edge_log", 1.0, _read_edge_log),
     ]
 
 

@@ -11,8 +11,8 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from stagerelease.catalog.rules import (
     HEAD_BYTES,
@@ -101,14 +101,14 @@ def _walk(directory: Path, prefix: str, note: Note, depth: int = 0) -> Iterator[
 
 
 @contextmanager
-def opened(directory: Path, found: Found) -> Iterator[BinaryIO]:
+def opened(directory: Path, found: Found) -> Iterator[BufferedReader]:
     """Open a found file for reading; on the way out look that it did not change meanwhile.
 
     Raises:
         Conflict: it is not (any more) the file that was found.
     """
     descriptor = _open_below(directory, found.path)
-    with os.fdopen(descriptor, "rb", buffering=0) as reader:
+    with os.fdopen(descriptor, "rb") as reader:
         _same(found, descriptor)
         yield reader
         _same(found, descriptor)

@@ -170,9 +170,7 @@ class Mirror:
             self._retrying(lambda: self._rest(url, file, out, progress))
         _verify(file, target)
 
-    def _rest(
-        self, url: str, file: Remote, out: BinaryIO, progress: Callable[[int], None]
-    ) -> None:
+    def _rest(self, url: str, file: Remote, out: BinaryIO, progress: Callable[[int], None]) -> None:
         have = out.tell()
         if have == file.size and have > 0:
             return

@@ -247,6 +247,14 @@ def kind_of(path: str) -> str:
     return CODE
 
 
+def whole_kind(kinds: Iterable[str]) -> str | None:
+    """Return the kind of a revision that is wholly an output dataset or a detector, else None."""
+    different = set(kinds)
+    if len(different) == 1 and different <= {"output_dataset", "detector"}:
+        return different.pop()
+    return None
+
+
 def is_lfs(path: str, size: int) -> bool:
     """Tell whether a file is kept as a Git LFS object: tensors always, anything else when large."""
     return is_safetensors(path) or size > REGULAR_LIMIT

@@ -43,17 +43,20 @@ from stagerelease.ledger import service as ledger
 from stagerelease.storage.ports import BlobStore
 
 
-def ensure_family(work: Work, *, id: str, name: str, description: str = "") -> FamilyRow:
-    """Return the family ``id``, adding it when it is not there."""
+def ensure_family(work: Work, *, family_id: str, name: str, description: str = "") -> FamilyRow:
+    """Return the family ``family_id``, adding it when it is not there."""
     require(work.actor, Permission.CATALOG_WRITE)
-    family = work.session.get(Family, id)
+    family = work.session.get(Family, family_id)
     if family is None:
-        check_repo_id(f"family/{id}")  # one alphabet for every name in an address
-        family = Family(id=id, name=name, description=description)
+        check_repo_id(f"family/{family_id}")  # one alphabet for every name in an address
+        family = Family(id=family_id, name=name, description=description)
         work.session.add(family)
         work.session.flush()  # variants refer to it
         ledger.append(
-            work, type="catalog.family-added", subject=f"family:{id}", detail={"name": name}
+            work,
+            type="catalog.family-added",
+            subject=f"family:{family_id}",
+            detail={"name": name},
         )
     return FamilyRow(family.id, family.name, family.description)
 
@@ -119,7 +122,7 @@ def _taken(name: str, repo_id: str) -> Conflict:
 
 def seed_family(work: Work, seed: FamilySeed) -> list[VariantRow]:
     """Add a family with its variants and aliases; what is there already stays as it is."""
-    ensure_family(work, id=seed.id, name=seed.name, description=seed.description)
+    ensure_family(work, family_id=seed.id, name=seed.name, description=seed.description)
     return [
         ensure_variant(
             work,

@@ -16,6 +16,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
+import yaml
 from sqlalchemy import select, update
 
 from stagerelease.catalog import queries, service
@@ -111,14 +112,12 @@ def create_repo(work: Work, *, namespace: str | None, name: str) -> tuple[Varian
     if found is not None:
         return found[0], False
     owner = repo_id.partition("/")[0]
-    family = service.ensure_family(work, id=owner, name=owner)
+    family = service.ensure_family(work, family_id=owner, name=owner)
     row = service.ensure_variant(work, family_id=family.id, label=name, repo_id=repo_id)
     return row, True
 
 
-def preupload(
-    work: Work, *, repo_id: str, rev: str, files: Sequence[Announced]
-) -> list[Advice]:
+def preupload(work: Work, *, repo_id: str, rev: str, files: Sequence[Announced]) -> list[Advice]:
     """Say how each announced file is to be sent, and refuse early what would be refused late.
 
     Raises:
@@ -291,9 +290,31 @@ def verify(work: Work, blobs: BlobStore, *, repo_id: str, sha256: str, size: int
     load_writable(work, repo_id)
     row = queries.find_blob(work, sha256) if is_sha256(sha256) else None
     if row is None or row.size != size:
-        raise NotFound(f"No object {sha256[:64]} of {size:,} bytes is here.", reason="upload.object")
+        raise NotFound(
+            f"No object {sha256[:64]} of {size:,} bytes is here.", reason="upload.object"
+        )
     if not blobs.has(sha256) or blobs.size(sha256) != size:
         raise Corrupt(f"The object {sha256} is not whole in the store.", reason="blob.missing")
+
+
+def card_errors(content: str) -> list[str]:
+    """Return what is wrong with the metadata block of a README, or nothing.
+
+    The block is YAML between two lines of ``---`` at the very beginning; a README needs none.
+    """
+    lines = content.lstrip("\ufeff").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return []
+    ends = [n for n, line in enumerate(lines[1:], 1) if line.strip() == "---"]
+    if not ends:
+        return ["The metadata block that begins with '---' never ends."]
+    try:
+        block = yaml.safe_load("\n".join(lines[1 : ends[0]]))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return [f"The metadata block is not YAML: {str(error)[:300]}"]
+    if block is not None and not isinstance(block, dict):
+        return ["The metadata block must be a mapping of names to values."]
+    return []
 
 
 def create_branch(work: Work, *, repo_id: str, branch: str, start: str | None) -> RefRow:
@@ -325,6 +346,4 @@ def _create_ref(work: Work, repo_id: str, name: str, rev: str, kind: str) -> Ref
     target = queries.resolve_rev(work, variant.id, rev)
     if target is None:
         raise NotFound(f"{repo_id} has no revision {rev!r}.", reason="revision")
-    return service.create_ref(
-        work, variant_id=variant.id, name=name, revision_id=target, kind=kind
-    )
+    return service.create_ref(work, variant_id=variant.id, name=name, revision_id=target, kind=kind)

@@ -46,6 +46,7 @@ class Ticket:
     epoch: int
     recorded: bool
     download_id: str | None = field(default=None)
+    passage_id: str | None = field(default=None)  # set when the edge sends the bytes
 
     @property
     def until(self) -> datetime | None:
@@ -175,24 +176,37 @@ def finish(works: Works, download_id: str, *, first: int, sent: int, outcome: st
     ``outcome`` is ``whole``, ``client_left`` or ``cut``; ``sent`` counts bytes from ``first``.
     """
     with works.begin(SYSTEM, quiet=True) as work:
-        download = work.session.get_one(Download, download_id, with_for_update=True)
-        work.session.add(
-            Transfer(
-                id=new_id("xfr"),
-                download_id=download_id,
-                first_byte=first,
-                last_byte=first + max(sent, 1) - 1,
-                bytes_sent=sent,
-                outcome=outcome,
-                at=work.now,
-            )
+        record_transfer(work, download_id, first=first, sent=sent, outcome=outcome)
+
+
+def record_transfer(
+    work: Work,
+    download_id: str,
+    *,
+    first: int,
+    sent: int,
+    outcome: str,
+    transfer_id: str | None = None,
+) -> None:
+    """Record, inside a quiet Work, how one body of a download ended (see ``finish``)."""
+    download = work.session.get_one(Download, download_id, with_for_update=True)
+    work.session.add(
+        Transfer(
+            id=transfer_id or new_id("xfr"),
+            download_id=download_id,
+            first_byte=first,
+            last_byte=first + max(sent, 1) - 1,
+            bytes_sent=sent,
+            outcome=outcome,
+            at=work.now,
         )
-        download.bytes_sent += sent
-        if outcome == "cut":
-            _note(work, download, "download.cut", sent)
-        if download.completed_at is None and _covers(work, download):
-            download.completed_at = work.now
-            _note(work, download, "download.completed", download.bytes_sent)
+    )
+    download.bytes_sent += sent
+    if outcome == "cut":
+        _note(work, download, "download.cut", sent)
+    if download.completed_at is None and _covers(work, download):
+        download.completed_at = work.now
+        _note(work, download, "download.completed", download.bytes_sent)
 
 
 def _note(work: Work, download: Download, event: str, sent: int) -> None:

@@ -47,3 +47,43 @@ class Transfer(Base):
     bytes_sent: Mapped[int] = mapped_column(BigInteger)
     outcome: Mapped[str] = mapped_column(String(16))  # whole | client_left | cut
     at: Mapped[datetime]
+
+
+class EdgePassage(Base):
+    """One answer handed to the edge, whose bytes may be leaving: gone once the edge's log tells.
+
+    It holds what is needed to ask again, without a bearer, whether the bytes may go on. One row
+    per answer, not per download: two tokens of one person may share a download, and the end of
+    either must be felt by its own answers.
+    """
+
+    __tablename__ = "edge_passage"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    download_id: Mapped[str | None] = mapped_column(ForeignKey("download.id"))
+    token_id: Mapped[str | None] = mapped_column(ForeignKey("api_token.id"))  # None: anonymous
+    repo_id: Mapped[str] = mapped_column(String(140))
+    revision_id: Mapped[str] = mapped_column(ForeignKey("revision.id"))
+    path: Mapped[str] = mapped_column(String(400))
+    sha256: Mapped[str] = mapped_column(String(64))
+    started_at: Mapped[datetime]
+    cut_at: Mapped[datetime | None]
+
+
+class EdgeCuts(Base):
+    """How often the edge was told to cut; one row, ``id = 1``. It only grows."""
+
+    __tablename__ = "edge_cuts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+
+
+class EdgeLog(Base):
+    """How far one file of the edge's log was read; a file is known by its first line's digest."""
+
+    __tablename__ = "edge_log"
+
+    fingerprint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger)
+    read_at: Mapped[datetime]

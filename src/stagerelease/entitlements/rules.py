@@ -47,6 +47,7 @@ class Facts:
     grants: Sequence[GrantFact]
     pending_request: bool = False
     rejected_reason: str | None = None
+    staff_until: datetime | None = None  # when what makes the caller staff ends: token or role
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def decide(facts: Facts, action: Action) -> Decision:
             f"Use a token with the scope '{action.value}' or 'all'.",
         )
     if facts.staff:
-        return Decision(True, True, "staff")
+        return Decision(True, True, "staff", until=facts.staff_until)
     usable = [g for g in facts.grants if g.active and action.value in g.permissions]
     if usable:
         best = max(usable, key=_reach)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
+from stagerelease.entitlements import requests
 from stagerelease.entitlements.rules import Action, Decision, Facts, GrantFact, decide
 from stagerelease.identity.rules import Permission, authorize as allowed_by_role, require
 from stagerelease.kernel.actor import Actor
@@ -111,6 +112,7 @@ def _facts(
         agreement=None,
         holds=(),
         grants=(),
+        staff_until=actor.until,
     )
     if track is None:
         return base, True
@@ -156,6 +158,11 @@ def authorize(
     track = governing_track(releases.tracks_of_revision(work, revision.id), kind)
     facts, gated = _facts(work, actor, track, action)
     decision = decide(facts, action)
+    if decision.reason == "no-grant" and actor.is_human:  # say what became of their request
+        waits, rejected = requests.standing(work, variant_id=variant.id, person_id=actor.id)
+        decision = decide(
+            replace(facts, pending_request=waits, rejected_reason=rejected), action
+        )
     return Entitled(variant, revision, track, track.stage if track else None, gated, decision)
 
 

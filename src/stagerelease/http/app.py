@@ -12,10 +12,12 @@ from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from stagerelease import __version__
+from stagerelease.downloads.edge import EdgeWatch
 from stagerelease.http.ports import Ports
 from stagerelease.http.api import ROUTERS as API_ROUTERS
 from stagerelease.http.guard import Guard
 from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
+from stagerelease.http.hub.decisions import Decisions
 from stagerelease.http.problems import Problem, install_problems
 from stagerelease.http.sentinel import Sentinel
 
@@ -63,6 +65,8 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.blobs = ports.blobs
     app.state.signer = ports.signer
     app.state.sentinel = Sentinel(ports.works)
+    app.state.decisions = Decisions(app.state.sentinel, ports.works.clock.now)
+    app.state.edge_watch = EdgeWatch(ports.works)
     install_problems(app)
     for router in (*API_ROUTERS, *HUB_ROUTERS):
         app.include_router(router)

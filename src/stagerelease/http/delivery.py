@@ -16,6 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -38,6 +39,7 @@ log = logging.getLogger("stagerelease.delivery")
 # Process-wide by nature: page-table space, and threads of their own, so that slow disks never
 # take the request threads that answer everything else. Threads start when first needed.
 _windows = Windows()
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 _threads = ThreadPoolExecutor(8, thread_name_prefix="delivery")
 
 
@@ -133,13 +135,8 @@ class ByteDelivery(Response):
                 body = reader.ready(offset, length)
                 if body is None:
                     body = await loop.run_in_executor(_threads, reader.load, offset, length)
-                elif reader.is_behind(offset):
-                    _threads.submit(reader.prefetch, offset + length)
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                await self._hand_over(body, link, send)
                 offset += length
-                self._handed += length
-                self._settle(link)
-                await asyncio.sleep(0)  # a client faster than we are must not keep the loop
         except (Corrupt, OSError) as error:
             log.error("delivery of %s failed at byte %d: %s", self._blob.path.name, offset, error)
             self._drop(link)
@@ -150,6 +147,24 @@ class ByteDelivery(Response):
             return "client_left"
         self._settled = self._selection.length
         return "whole"
+
+    async def _hand_over(self, body: memoryview, link: Link | None, send: Send) -> None:
+        """Give one slice to the transport.
+
+        Where the connection tells when it is ready, all deliveries together write one slice per
+        turn of the loop: eight of them never stand between a small request and its answer.
+        """
+        message = {"type": "http.response.body", "body": body, "more_body": True}
+        if link is None:
+            await send(message)
+            await asyncio.sleep(0)
+        else:
+            await link.drained()
+            async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+                await send(message)
+                await asyncio.sleep(0)
+        self._handed += len(body)
+        self._settle(link)
 
     def _settle(self, link: Link | None) -> None:
         """Count what surely left; without a link, a send vouches for the one before it."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 EXTENSION = "stagerelease.link"
@@ -25,6 +26,7 @@ class Link:
     transport: asyncio.Transport
     untouched: bool
     """A body goes from its buffer to the kernel, and user space never reads it on the way."""
+    flow: FlowControl
 
     @property
     def unsent(self) -> int:
@@ -35,6 +37,10 @@ class Link:
     def lost(self) -> bool:
         """Tell whether the connection is closed or closing."""
         return self.transport.is_closing()
+
+    async def drained(self) -> None:
+        """Wait until the connection takes more at once, or is lost."""
+        await self.flow.drain()
 
     def abort(self) -> None:
         """Drop the connection and what is buffered for it; the client sees a short read."""
@@ -52,7 +58,9 @@ class LinkedProtocol(HttpToolsProtocol):
         # uvloop writes a plain socket straight from the buffer and keeps the rest as a view;
         # TLS encrypts in user space, and asyncio's own transport copies what does not fit.
         plain = transport.get_extra_info("sslcontext") is None
-        self._link = Link(transport, plain and type(transport).__module__ == "uvloop.loop")
+        self._link = Link(
+            transport, plain and type(transport).__module__ == "uvloop.loop", self.flow
+        )
 
     def on_message_begin(self) -> None:
         """Add the link to the scope of the request that begins."""

@@ -296,7 +296,25 @@ def authenticate(work: Work, bearer: str) -> Actor:
     """
     if not is_token_shaped(bearer):
         raise Unauthenticated(BAD_TOKEN, reason="token.malformed")
-    rows = queries.caller_rows(work, hashlib.sha256(bearer.encode()).digest())
+    return _holder(work, hashlib.sha256(bearer.encode()).digest())
+
+
+def actor_of_token(work: Work, token_id: str) -> Actor:
+    """Return who holds the token of that id now, for asking again without the token itself.
+
+    Raises:
+        Unauthenticated: as ``authenticate``.
+    """
+    digest = work.session.execute(
+        select(ApiToken.sha256).where(ApiToken.id == token_id)
+    ).scalar_one_or_none()
+    if digest is None:
+        raise Unauthenticated(BAD_TOKEN, reason="token.unknown")
+    return _holder(work, digest)
+
+
+def _holder(work: Work, token_sha256: bytes) -> Actor:
+    rows = queries.caller_rows(work, token_sha256)
     if not rows:
         raise Unauthenticated(BAD_TOKEN, reason="token.unknown")
     (token_id, expires, revoked, scopes, last_used, person_id, handle, disabled) = rows[0][:8]

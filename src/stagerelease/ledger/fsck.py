@@ -1,20 +1,35 @@
-"""Recomputes the whole log from its leaves and reports everything that does not agree."""
+"""Recomputes the whole log from its leaves and reports everything that does not agree.
+
+Nothing stored is trusted and nothing stored may stop it: text is read as bytes, missing rows are
+findings. It may run while the log grows; it then covers the entries there were when it began.
+Rows of the side tables that are gone are not findings: that is how a person is erased.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, LargeBinary, cast, func, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from stagerelease.db.work import Work
 from stagerelease.kernel.canonical import canonical
-from stagerelease.kernel.digests import sha256_hex
-from stagerelease.ledger import merkle, notes, queries
-from stagerelease.ledger.tables import LogCommitment, LogDetail, LogHead, LogLeaf, LogNode
+from stagerelease.kernel.digests import is_sha256, sha256_hex
+from stagerelease.ledger import merkle, notes
+from stagerelease.ledger.tables import (
+    LogCheckpoint,
+    LogCommitment,
+    LogDetail,
+    LogHead,
+    LogLeaf,
+    LogNode,
+)
 
 BATCH = 1000
+_COMMITTED = {"detail_sha256": "its detail", "actor": "its actor", "subject": "its subject"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +40,20 @@ class Finding:
     sentence: str
 
 
-def _leaves(work: Work) -> Iterator[tuple[int, bytes, bytes]]:
-    last = -1
-    while True:
-        rows = work.session.execute(
-            select(LogLeaf.idx, LogLeaf.body, LogLeaf.hash)
-            .where(LogLeaf.idx > last)
-            .order_by(LogLeaf.idx)
-            .limit(BATCH)
-        ).all()
-        if not rows:
-            return
-        for row in rows:
-            yield row.idx, bytes(row.body), bytes(row.hash)
-        last = rows[-1].idx
+@dataclass(slots=True)
+class _Log:
+    """What was read before the leaves, and what the leaves have proved so far."""
+
+    work: Work
+    vkey: str | None
+    checkpoints: dict[int, bytes]  # size -> note, until the log has grown to it
+    altered: dict[str, str]  # digest -> which side table holds other bytes under it
+    grown: merkle.Frontier = field(default_factory=lambda: merkle.Frontier(0, ()))
+    expected: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def report(self, where: str, sentence: str) -> None:
+        self.findings.append(Finding(where, sentence))
 
 
 def verify_all(
@@ -46,81 +61,159 @@ def verify_all(
 ) -> list[Finding]:
     """Return every disagreement in the log; an empty list means all of it verifies.
 
-    Checked: leaf hashes, canonical form, gaps, every stored subtree, the frontier, each
-    checkpoint's root (and its signature under ``vkey``), details and commitments that still exist.
+    Checked: leaf hashes, canonical form, gaps, every stored subtree and that there are no others,
+    the head and its frontier, each checkpoint's root (and its signature and origin under ``vkey``),
+    and every detail and commitment that still exists. Any single changed byte of these is found.
     """
-    findings: list[Finding] = []
-    grown = merkle.Frontier(0, ())
-    roots = {c.size: c for c in queries.checkpoints(work)}
-    expected_nodes = 0
-    for position, (idx, body, stored) in enumerate(_leaves(work)):
-        if idx != position:
-            findings.append(Finding(f"leaf {position}", f"it is missing; the next is {idx}"))
-            return findings
-        findings += _check_leaf(work, idx, body, stored)
-        if grown.size in roots:
-            findings += _check_checkpoint(roots.pop(grown.size), grown, vkey)
-        grown, made = grown.append(merkle.leaf_hash(body))
-        expected_nodes += len(made)
-        findings += _check_nodes(work, made)
-        if progress is not None:
-            progress(idx + 1)
-    if grown.size in roots:
-        findings += _check_checkpoint(roots.pop(grown.size), grown, vkey)
-    findings += [
-        Finding(f"checkpoint {size}", "it covers more entries than there are") for size in roots
-    ]
-    count = work.session.execute(select(func.count()).select_from(LogNode)).scalar_one()
-    if count != expected_nodes:
-        findings.append(Finding("nodes", f"{count} are stored, {expected_nodes} belong there"))
-    head = work.session.execute(select(LogHead.size, LogHead.frontier)).one()
-    if head.size != grown.size or bytes(head.frontier) != grown.dump():
-        findings.append(Finding("head", "its size or frontier is not that of the leaves"))
-    return findings
+    log = _Log(work, vkey, _checkpoints(work), _altered(work))
+    head = _head(log)
+    for idx, body, stored in _leaves(work, below=head.size if head else None):
+        if idx != log.grown.size:
+            log.report(f"leaf {log.grown.size}", f"it is missing; the next is {idx}")
+            break  # whatever follows stands on other places than its own
+        _check_checkpoint(log)
+        _check_leaf(log, idx, body, stored)
+        log.grown, made = log.grown.append(merkle.leaf_hash(body))
+        log.expected |= {(level, at): digest for level, at, digest in made}
+        if log.grown.size % BATCH == 0:
+            _check_nodes(log)
+            if progress is not None:
+                progress(log.grown.size)
+    _check_checkpoint(log)
+    _check_nodes(log)
+    if progress is not None:
+        progress(log.grown.size)
+    if head and (head.size, bytes(head.frontier)) != (log.grown.size, log.grown.dump()):
+        log.report("head", "its size or frontier is not that of the leaves")
+    for size in log.checkpoints:
+        log.report(f"checkpoint {size}", f"the log has only {log.grown.size} entries")
+    for digest, what in log.altered.items():
+        log.report(f"{what} {digest}", "it is not what its digest says, and no entry names it")
+    return log.findings
 
 
-def _check_leaf(work: Work, idx: int, body: bytes, stored: bytes) -> list[Finding]:
+# --- what is read first -------------------------------------------------------------------------
+
+
+def _raw(work: Work, column: InstrumentedAttribute[str]) -> ColumnElement[Any]:
+    """Return a text column as bytes: damaged text must not stop the reading."""
+    return func.convert_to(column, "UTF8") if work.is_postgres else cast(column, LargeBinary)
+
+
+def _checkpoints(work: Work) -> dict[int, bytes]:
+    """Return the notes by size. Read before the head, so that none can be ahead of it."""
+    columns = select(LogCheckpoint.size, _raw(work, LogCheckpoint.note))
+    rows = work.session.execute(columns.order_by(LogCheckpoint.size))
+    return {size: bytes(note) for size, note in rows}
+
+
+def _altered(work: Work) -> dict[str, str]:
+    """Return the digests under which a side table holds something else than they commit to."""
+    stream = {"yield_per": BATCH}
+    found = {}
+    commitments = select(
+        _raw(work, LogCommitment.commitment), LogCommitment.salt, _raw(work, LogCommitment.value)
+    )
+    for key, salt, value in work.session.execute(commitments, execution_options=stream):
+        digest = bytes(key).decode(errors="backslashreplace")
+        if sha256_hex(bytes(salt) + bytes(value)) != digest:
+            found[digest] = "commitment"
+    details = select(_raw(work, LogDetail.sha256), LogDetail.body)
+    for key, body in work.session.execute(details, execution_options=stream):
+        digest = bytes(key).decode(errors="backslashreplace")
+        if sha256_hex(bytes(body)) != digest:
+            found[digest] = "detail"
+    return found
+
+
+def _head(log: _Log) -> Any:
+    """Return the head row, or None; its counts are read in one statement, at one instant."""
+    leaves = select(func.count()).select_from(LogLeaf).scalar_subquery()
+    nodes = select(func.count()).select_from(LogNode).scalar_subquery()
+    rows = log.work.session.execute(
+        select(LogHead.id, LogHead.size, LogHead.frontier, leaves, nodes)
+    ).all()
+    if len(rows) != 1 or rows[0].id != 1:
+        log.report("head", f"there are {len(rows)} head rows; one belongs there, with id 1")
+        return None
+    _, size, _, leaf_count, node_count = rows[0]
+    if leaf_count != size:
+        log.report("leaves", f"{leaf_count} are stored, the head says {size}")
+    if size >= 0 and node_count != merkle.stored_nodes(size):
+        log.report("nodes", f"{node_count} are stored, {merkle.stored_nodes(size)} belong there")
+    return rows[0]
+
+
+def _leaves(work: Work, *, below: int | None) -> Iterator[tuple[int, bytes, bytes]]:
+    statement = select(LogLeaf.idx, LogLeaf.body, LogLeaf.hash).order_by(LogLeaf.idx)
+    if below is not None:  # what is appended while this runs is for the next run
+        statement = statement.where(LogLeaf.idx < below)
+    for idx, body, stored in work.session.execute(
+        statement, execution_options={"yield_per": BATCH}
+    ):
+        yield idx, bytes(body), bytes(stored)
+
+
+# --- what the leaves prove ----------------------------------------------------------------------
+
+
+def _check_leaf(log: _Log, idx: int, body: bytes, stored: bytes) -> None:
     where = f"leaf {idx}"
     if merkle.leaf_hash(body) != stored:
-        return [Finding(where, "its stored hash is not that of its body")]
+        log.report(where, "its stored hash is not that of its body")
+        return
     try:
         leaf = json.loads(body)
         if canonical(leaf) != body:
-            return [Finding(where, "its body is not canonical JSON")]
-    except ValueError:
-        return [Finding(where, "its body is not JSON")]
-    findings = []
-    detail = work.session.get(LogDetail, leaf["detail_sha256"])
-    if detail is not None and sha256_hex(bytes(detail.body)) != detail.sha256:
-        findings.append(Finding(where, "its detail was altered"))
-    for name in ("actor", "subject"):
-        row = work.session.get(LogCommitment, leaf[name])
-        if row is not None and sha256_hex(bytes(row.salt) + row.value.encode()) != leaf[name]:
-            findings.append(Finding(where, f"what its {name} stands for was altered"))
-    work.session.expunge_all()
-    return findings
+            log.report(where, "its body is not canonical JSON")
+            return
+    except (ValueError, RecursionError):
+        log.report(where, "its body is not JSON that can be canonical")
+        return
+    if not isinstance(leaf, dict) or not all(_is_digest(leaf.get(name)) for name in _COMMITTED):
+        log.report(where, "its body is not that of an entry")
+        return
+    for name, sentence in _COMMITTED.items():
+        if log.altered.pop(leaf[name], None):
+            log.report(where, f"{sentence} was altered")
 
 
-def _check_nodes(work: Work, made: list[tuple[int, int, bytes]]) -> list[Finding]:
-    findings = []
-    for level, idx, digest in made:
-        stored = work.session.execute(
-            select(LogNode.hash).where(LogNode.level == level, LogNode.idx == idx)
-        ).scalar_one_or_none()
-        if stored is None or bytes(stored) != digest:
-            findings.append(Finding(f"node {level}/{idx}", "it is missing or altered"))
-    return findings
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and is_sha256(value)
 
 
-def _check_checkpoint(
-    row: queries.CheckpointRow, grown: merkle.Frontier, vkey: str | None
-) -> list[Finding]:
-    where = f"checkpoint {row.size}"
+def _check_nodes(log: _Log) -> None:
+    """Compare the subtrees completed since the last call: one statement for each level."""
+    places: dict[int, list[int]] = {}
+    for level, idx in log.expected:
+        places.setdefault(level, []).append(idx)
+    for level, indices in places.items():
+        rows = log.work.session.execute(
+            select(LogNode.idx, LogNode.hash).where(
+                LogNode.level == level, LogNode.idx.between(indices[0], indices[-1])
+            )
+        )
+        stored = {row.idx: bytes(row.hash) for row in rows}
+        for idx in indices:
+            if stored.get(idx) != log.expected[level, idx]:
+                log.report(f"node {level}/{idx}", "it is missing or altered")
+    log.expected.clear()
+
+
+def _check_checkpoint(log: _Log) -> None:
+    """Check the checkpoint of exactly the leaves read so far, if there is one."""
+    note = log.checkpoints.pop(log.grown.size, None)
+    if note is None:
+        return
+    where = f"checkpoint {log.grown.size}"
     try:
-        text = notes.verify(row.note, vkey) if vkey else row.note.rpartition("\n\n")[0] + "\n"
-        stated = notes.parse_checkpoint(text)
-    except notes.NoteRefused as error:
-        return [Finding(where, f"{error}")]
-    if stated.size != grown.size or stated.root != grown.root():
-        return [Finding(where, "its root is not that of the entries it covers")]
-    return []
+        text = note.decode()
+        if log.vkey:
+            stated = notes.open_checkpoint(text, log.vkey)
+        else:
+            stated = notes.parse_checkpoint(notes.parse_note(text).text)
+    except ValueError as error:  # NoteRefused, or bytes that are no text
+        log.report(where, f"{error}")
+        return
+    if stated.size != log.grown.size or stated.root != log.grown.root():
+        log.report(where, "its root is not that of the entries it covers")

@@ -23,12 +23,12 @@ class ProofRefused(ValueError):
 
 
 def leaf_hash(body: bytes) -> bytes:
-    """Return the hash of a leaf: SHA-256(0x00 ‖ body)."""
+    """Return the hash of a leaf: SHA-256(0x00 ‖ body) (RFC 9162 §2.1.1)."""
     return hashlib.sha256(b"\x00" + body).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return the hash of an inner node: SHA-256(0x01 ‖ left ‖ right)."""
+    """Return the hash of an inner node: SHA-256(0x01 ‖ left ‖ right) (RFC 9162 §2.1.1)."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
@@ -45,6 +45,8 @@ class Frontier:
     def __post_init__(self) -> None:
         if self.size < 0 or len(self.hashes) != self.size.bit_count():
             raise ValueError("a frontier has one hash for each bit set in its size")
+        if any(len(item) != HASH for item in self.hashes):
+            raise ValueError("a frontier is made of 32-byte hashes")
 
     @classmethod
     def load(cls, size: int, stored: bytes) -> Frontier:
@@ -84,13 +86,24 @@ class Frontier:
         return root
 
 
+def stored_nodes(size: int) -> int:
+    """Return how many complete subtrees of level ≥ 1 a log of ``size`` leaves has.
+
+    That is Σ ⌊size / 2^level⌋ over the levels from 1, which is ``size`` less its set bits.
+    """
+    return size - size.bit_count()
+
+
 def _split(size: int) -> int:
     """Return the largest power of two smaller than ``size`` (RFC 6962 §2.1: k < n ≤ 2k)."""
     return 1 << ((size - 1).bit_length() - 1)
 
 
 def range_hash(begin: int, end: int, node: NodeOf) -> bytes:
-    """Return MTH(D[begin:end]) where ``begin`` is aligned as the tree splits it."""
+    """Return MTH(D[begin:end]) where ``begin`` is aligned as the tree splits it.
+
+    A complete subtree is one look-up; the ragged right edge is hashed together from several.
+    """
     size = end - begin
     if size & (size - 1) == 0 and begin % size == 0:
         level = size.bit_length() - 1
@@ -154,9 +167,7 @@ def _check_hashes(proof: Sequence[bytes]) -> None:
         raise ProofRefused("a proof is made of 32-byte hashes")
 
 
-def check_inclusion(
-    leaf: bytes, idx: int, size: int, proof: Sequence[bytes], root: bytes
-) -> None:
+def check_inclusion(leaf: bytes, idx: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Return only if ``proof`` shows that leaf hash ``leaf`` is entry ``idx`` (RFC 9162 §2.1.3.2).
 
     Raises:
@@ -197,7 +208,7 @@ def check_consistency(
     if old in (0, new):
         expected = EMPTY_ROOT if old == 0 else new_root
         if proof or old_root != expected:
-            raise ProofRefused("equal sizes have equal roots and an empty proof")
+            raise ProofRefused("an empty or equal log has a known root and an empty proof")
         return
     path = list(proof)
     if old & (old - 1) == 0:  # step 2

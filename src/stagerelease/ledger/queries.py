@@ -1,4 +1,8 @@
-"""Reads of the log: entries, nodes, proofs and checkpoints."""
+"""Reads of the log: entries, nodes, proofs and checkpoints. Never writes.
+
+What is stored is believed here as far as it can be read; ``fsck`` is what recomputes it. Where a
+stored row is missing or unreadable, ``Corrupt`` says so instead of a guess.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 from sqlalchemy import select
 
 from stagerelease.db.work import Work
-from stagerelease.kernel.errors import NotFound
+from stagerelease.kernel.errors import Corrupt, NotFound
 from stagerelease.ledger import merkle, notes
 from stagerelease.ledger.tables import (
     LogCheckpoint,
@@ -41,26 +45,49 @@ class CheckpointRow:
     created_at: datetime
 
 
+def _corrupt(sentence: str) -> Corrupt:
+    return Corrupt(
+        sentence,
+        reason="ledger.corrupt",
+        next_step="Stop the service and run `stagerelease ledger verify`.",
+    )
+
+
 def log_size(work: Work) -> int:
     """Return how many entries the log has."""
-    return int(work.session.execute(select(LogHead.size)).scalar_one())
+    return frontier(work).size
 
 
-def frontier(work: Work) -> merkle.Frontier:
-    """Return the stored frontier."""
-    row = work.session.execute(select(LogHead.size, LogHead.frontier)).one()
-    return merkle.Frontier.load(row.size, row.frontier)
+def frontier(work: Work, *, lock: bool = False) -> merkle.Frontier:
+    """Return the stored frontier; ``lock`` holds the head row until the Work ends.
+
+    Raises:
+        Corrupt: the head row is missing, or its frontier does not fit its size.
+    """
+    statement = select(LogHead.size, LogHead.frontier).where(LogHead.id == 1)
+    if lock:  # PostgreSQL; an SQLite writer has held the write lock since BEGIN
+        statement = statement.with_for_update()
+    row = work.session.execute(statement).one_or_none()
+    if row is None:
+        raise _corrupt("The head of the log is missing.")
+    try:
+        return merkle.Frontier.load(row.size, bytes(row.frontier))
+    except ValueError as error:
+        raise _corrupt(f"The head of the log does not fit its size: {error}.") from error
 
 
 def node_of(work: Work) -> merkle.NodeOf:
-    """Return a look-up of stored hashes for proofs."""
+    """Return a look-up of stored hashes for proofs; it raises ``Corrupt`` where one is missing."""
 
     def node(level: int, idx: int) -> bytes:
         if level == 0:
             statement = select(LogLeaf.hash).where(LogLeaf.idx == idx)
         else:
             statement = select(LogNode.hash).where(LogNode.level == level, LogNode.idx == idx)
-        return bytes(work.session.execute(statement).scalar_one())
+        found = work.session.execute(statement).scalar_one_or_none()
+        if found is None:
+            raise _corrupt(f"The log's node {level}/{idx} is missing.")
+        return bytes(found)
 
     return node
 
@@ -76,7 +103,15 @@ def entry(work: Work, idx: int) -> EntryRow:
     ).one_or_none()
     if row is None:
         raise NotFound(f"The log has no entry {idx}.", reason="ledger.entry")
-    return EntryRow(row.idx, bytes(row.hash), bytes(row.body), json.loads(row.body))
+    return _entry(row.idx, row.hash, row.body)
+
+
+def _entry(idx: int, hash_: bytes, body: bytes) -> EntryRow:
+    try:
+        leaf = json.loads(body)
+    except ValueError as error:
+        raise _corrupt(f"The body of log entry {idx} cannot be read.") from error
+    return EntryRow(idx, bytes(hash_), bytes(body), leaf)
 
 
 def entries(work: Work, *, start: int, limit: int) -> list[EntryRow]:
@@ -87,7 +122,7 @@ def entries(work: Work, *, start: int, limit: int) -> list[EntryRow]:
         .order_by(LogLeaf.idx)
         .limit(limit)
     )
-    return [EntryRow(r.idx, bytes(r.hash), bytes(r.body), json.loads(r.body)) for r in rows]
+    return [_entry(row.idx, row.hash, row.body) for row in rows]
 
 
 def latest_checkpoint(work: Work) -> CheckpointRow | None:
@@ -139,7 +174,11 @@ def consistency(work: Work, old: int, new: int) -> list[bytes]:
         NotFound: the sizes do not exist.
     """
     if not 0 <= old <= new <= log_size(work):
-        raise NotFound(f"There are no logs of {old} and {new} entries.", reason="ledger.size")
+        raise NotFound(
+            f"There are no logs of {old} and {new} entries, the second no smaller than the first.",
+            reason="ledger.size",
+            next_step="Ask with sizes of checkpoints you hold.",
+        )
     return merkle.consistency_proof(old, new, node_of(work))
 
 

@@ -2,21 +2,22 @@
 
 A leaf says what happened, when, and commits to who and to what by salted hashes: no personal data
 is in it, and erasing a salt leaves the log whole. Leaf order is commit order without gaps, because
-the head row is locked last and its size is the next index.
+the head row is locked last and its size is the next index. An index never comes from a sequence: a
+rollback would leave a hole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 
 from stagerelease.db.work import Work
 from stagerelease.kernel.canonical import canonical
 from stagerelease.kernel.clock import iso
 from stagerelease.kernel.digests import sha256_hex
-from stagerelease.kernel.errors import Invalid
+from stagerelease.kernel.errors import Corrupt, Invalid
 from stagerelease.kernel.ids import new_salt
 from stagerelease.ledger import merkle, notes, queries
 from stagerelease.ledger.signer import LogSigner
@@ -31,22 +32,19 @@ from stagerelease.ledger.tables import (
 )
 
 LEAF_VERSION = 1
-LONGEST_LEAF = 16 * 1024
+LONGEST_LEAF = 16 * 1024  # tlog-tiles counts bytes in 16 bits; we stay well below
+LONGEST_VALUE = 400  # of a subject or actor, as its column
+LONGEST_TYPE = 100
 NONCE = 16
 
 
-def commit_to(work: Work, value: str) -> str:
-    """Return SHA-256(salt ‖ value) for a fresh 32-byte salt, and keep the salt beside the value."""
-    salt = new_salt()
-    commitment = sha256_hex(salt + value.encode())
-    work.session.add(LogCommitment(commitment=commitment, salt=salt, value=value))
-    return commitment
+# --- leaves -------------------------------------------------------------------------------------
 
 
 def append(
     work: Work,
     *,
-    type: str,  # noqa: A002 (the word the leaf itself uses)
+    type: str,
     subject: str,
     prev_state: str | None = None,
     new_state: str | None = None,
@@ -62,51 +60,116 @@ def append(
     is stored beside the log and committed to by digest, salted by a nonce kept with it.
 
     Raises:
-        Invalid: the leaf would be longer than ``LONGEST_LEAF`` bytes.
+        Invalid: the leaf would be longer than ``LONGEST_LEAF`` bytes, or cannot be canonical JSON.
+        Corrupt: the stored head cannot be appended to.
     """
-    wrapped = canonical({"detail": dict(detail), "nonce": new_salt(NONCE).hex()})
-    leaf: dict[str, Any] = {
-        "v": LEAF_VERSION,
+    leaf = {
         "type": type,
         "at": at or iso(work.now),
-        "actor": commit_to(work, actor or work.actor.id),
-        "subject": commit_to(work, subject),
-        "detail_sha256": sha256_hex(wrapped),
+        "prev_state": prev_state,
+        "new_state": new_state,
+        "policy_sha256": policy_sha256,
     }
-    optional = {"prev_state": prev_state, "new_state": new_state, "policy_sha256": policy_sha256}
-    leaf |= {name: value for name, value in optional.items() if value is not None}
+    who = actor or work.actor.id
+    body = _write_leaf(work, leaf, actor=who, subject=subject, detail=dict(detail), private=private)
+    return _extend(work, [body])
+
+
+def _write_leaf(
+    work: Work,
+    leaf: Mapping[str, Any],
+    *,
+    actor: str,
+    subject: str,
+    detail: dict[str, Any],
+    private: bool,
+) -> bytes:
+    """Keep what the leaf commits to, and return its canonical bytes, not yet in the log."""
+    _require_form(leaf["type"], actor, subject)
+    wrapped = _canonical({"detail": detail, "nonce": new_salt(NONCE).hex()})
+    digest = sha256_hex(wrapped)
+    work.session.add(LogDetail(sha256=digest, body=wrapped))
+    full = {name: value for name, value in leaf.items() if value is not None} | {
+        "v": LEAF_VERSION,
+        "actor": commit_to(work, actor),
+        "subject": commit_to(work, subject),
+        "detail_sha256": digest,
+    }
     if private:  # hash tiles are public: a nonce keeps a private leaf from being guessed
-        leaf["nonce"] = new_salt(NONCE).hex()
-    body = canonical(leaf)
+        full["nonce"] = new_salt(NONCE).hex()
+    body = _canonical(full)
     if len(body) > LONGEST_LEAF:
-        raise Invalid("A log entry would be too long; put the detail in by digest.")
-    work.session.add(LogDetail(sha256=leaf["detail_sha256"], body=wrapped))
-    return _append_body(work, body)
+        raise Invalid(
+            f"A log entry would have {len(body)} bytes; at most {LONGEST_LEAF} fit.",
+            reason="ledger.too_long",
+            next_step="Put what is long into the detail.",
+        )
+    return body
 
 
-def _append_body(work: Work, body: bytes) -> int:
-    """Lock the head, write the leaf and the subtrees it completes, advance the head."""
+def commit_to(work: Work, value: str) -> str:
+    """Return SHA-256(salt ‖ value) for a fresh 32-byte salt, and keep the salt beside the value."""
+    salt = new_salt()
+    commitment = sha256_hex(salt + value.encode())
+    work.session.add(LogCommitment(commitment=commitment, salt=salt, value=value))
+    return commitment
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return canonical(value)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(
+            f"A log entry holds a value that canonical JSON cannot: {error}.",
+            reason="ledger.not_canonical",
+            next_step="Use text, whole numbers below 2^53, finite numbers, lists and objects.",
+        ) from error
+
+
+def _require_form(type_: str, actor: str, subject: str) -> None:
+    """Refuse, before anything is written, what one of the two databases could not keep."""
+    _canonical([type_, actor, subject])  # a lone surrogate is not text
+    for value, longest in ((type_, LONGEST_TYPE), (actor, LONGEST_VALUE), (subject, LONGEST_VALUE)):
+        if not 0 < len(value) <= longest or "\x00" in value:
+            raise Invalid(
+                f"A log entry's type has 1 to {LONGEST_TYPE} characters, its actor and subject "
+                f"1 to {LONGEST_VALUE}, none of them NUL.",
+                reason="ledger.form",
+            )
+
+
+def _extend(work: Work, bodies: Sequence[bytes]) -> int:
+    """Lock the head, write leaves and the subtrees they complete, advance the head.
+
+    Returns the index of the first leaf.
+    """
     session = work.session
     session.flush()  # every other row first: the head is locked last and shortest
-    head = session.execute(
-        select(LogHead.size, LogHead.frontier).where(LogHead.id == 1).with_for_update()
-    ).one()
-    frontier = merkle.Frontier.load(head.size, head.frontier)
-    leaf = merkle.leaf_hash(body)
-    grown, made = frontier.append(leaf)
-    session.add(LogLeaf(idx=frontier.size, body=body, hash=leaf))
-    session.add_all(LogNode(level=level, idx=idx, hash=digest) for level, idx, digest in made)
+    frontier = queries.frontier(work, lock=True)
+    first = frontier.size
+    leaves: list[dict[str, Any]] = []
+    nodes: list[dict[str, Any]] = []
+    for body in bodies:
+        leaf = merkle.leaf_hash(body)
+        leaves.append({"idx": frontier.size, "body": body, "hash": leaf})
+        frontier, made = frontier.append(leaf)
+        nodes += [{"level": level, "idx": idx, "hash": digest} for level, idx, digest in made]
+    session.execute(insert(LogLeaf), leaves)
+    if nodes:
+        session.execute(insert(LogNode), nodes)
     session.execute(
-        update(LogHead).where(LogHead.id == 1).values(size=grown.size, frontier=grown.dump())
+        update(LogHead).where(LogHead.id == 1).values(size=frontier.size, frontier=frontier.dump())
     )
-    session.flush()
-    return frontier.size
+    return first
+
+
+# --- bulk events --------------------------------------------------------------------------------
 
 
 def enqueue_bulk(
     work: Work,
     *,
-    type: str,  # noqa: A002
+    type: str,
     subject: str,
     detail: Mapping[str, Any],
     actor: str | None = None,
@@ -115,15 +178,21 @@ def enqueue_bulk(
     """Write a bulk event (downloads, usage) to be sequenced within a second.
 
     It commits with the caller's rows; only its place in the log is decided later.
+
+    Raises:
+        Invalid: the sequencer could not log it. Refused here, where the one at fault hears it: one
+            event that cannot be logged would stop every event behind it.
     """
+    who = actor or work.actor.id
+    _require_form(type, who, subject)
     event = {
-        "type": type,
+        "leaf": {"type": type, "at": iso(work.now)},
         "subject": subject,
         "detail": dict(detail),
-        "actor": actor or work.actor.id,
+        "actor": who,
         "private": private,
-        "at": iso(work.now),
     }
+    _canonical(event)
     work.session.add(LogPending(event=event, created_at=work.now))
 
 
@@ -133,19 +202,27 @@ def has_pending(work: Work) -> bool:
 
 
 def sequence_pending(work: Work, limit: int = 500) -> int:
-    """Give waiting bulk events their places, in order, and return how many."""
+    """Give waiting bulk events their places, in the order of their rows, and return how many.
+
+    A second sequencer waits for the first (no SKIP LOCKED), so it cannot overtake it.
+    """
     rows = work.session.execute(
         select(LogPending.id, LogPending.event)
         .order_by(LogPending.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update()
     ).all()
-    for _, event in rows:
-        append(work, **event)
     if rows:
-        ids = [row.id for row in rows]
-        work.session.execute(delete(LogPending).where(LogPending.id.in_(ids)))
+        bodies = [_write_leaf(work, **row.event) for row in rows]
+        done = LogPending.id.in_([row.id for row in rows])
+        work.session.execute(
+            delete(LogPending).where(done).execution_options(synchronize_session=False)
+        )
+        _extend(work, bodies)
     return len(rows)
+
+
+# --- tree heads ---------------------------------------------------------------------------------
 
 
 def checkpoint_due(work: Work) -> bool:
@@ -155,15 +232,36 @@ def checkpoint_due(work: Work) -> bool:
 
 
 def sign_checkpoint(work: Work, signer: LogSigner) -> str:
-    """Sign the present tree head and return the note; the same note when nothing has moved."""
-    row = work.session.execute(
-        select(LogHead.size, LogHead.frontier).where(LogHead.id == 1).with_for_update()
-    ).one()
-    known = work.session.get(LogCheckpoint, row.size)
+    """Sign the present tree head and return the note; the same note when nothing has moved.
+
+    A log must not sign what contradicts a checkpoint it signed before (tlog-checkpoint), so the
+    stored nodes must first prove that the newest one is a prefix of the head.
+
+    Raises:
+        Corrupt: they do not; nothing is signed.
+    """
+    frontier = queries.frontier(work, lock=True)
+    known = work.session.get(LogCheckpoint, frontier.size)
     if known is not None:
         return known.note
-    frontier = merkle.Frontier.load(row.size, row.frontier)
+    newest = queries.latest_checkpoint(work)
+    if newest is not None:
+        _require_growth(work, newest, frontier)
     head = notes.Checkpoint(signer.origin, frontier.size, frontier.root())
     note = notes.sign(head.body(), signer.skey)
     work.session.add(LogCheckpoint(size=frontier.size, note=note, created_at=work.now))
     return note
+
+
+def _require_growth(work: Work, newest: queries.CheckpointRow, head: merkle.Frontier) -> None:
+    try:
+        old = notes.parse_checkpoint(notes.parse_note(newest.note).text)
+        proof = merkle.consistency_proof(old.size, head.size, queries.node_of(work))
+        merkle.check_consistency(old.size, old.root, head.size, head.root(), proof)
+    except ValueError as error:
+        raise Corrupt(
+            f"The log of {head.size} entries does not continue the checkpoint of {newest.size} "
+            f"entries that was signed before: {error}.",
+            reason="ledger.forked",
+            next_step="Stop the service and run `stagerelease ledger verify`.",
+        ) from error

@@ -35,7 +35,9 @@ _VERSION: Select[*tuple[Any, ...]] = select(
 
 
 def _version(row: Any) -> AgreementVersionRow:
-    return AgreementVersionRow(*row[:8], tuple(row.duo_codes), *row[9:])
+    values = list(row)
+    values[8] = tuple(values[8])  # DUO codes, stored as a JSON list
+    return AgreementVersionRow(*values)
 
 
 def find_agreement(work: Work, slug: str) -> AgreementRow | None:

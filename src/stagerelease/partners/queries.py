@@ -140,7 +140,9 @@ _FOR_BOTH = _FOR_PERSON.union_all(
 
 
 def _grant(row: Any) -> GrantRow:
-    return GrantRow(*row[:5], frozenset(row[5]), *row[6:_WIDTH])
+    values = list(row[:_WIDTH])
+    values[5] = frozenset(values[5])  # permissions, stored as a JSON list
+    return GrantRow(*values)
 
 
 def _effective(row: Any) -> EffectiveGrant:

@@ -98,6 +98,11 @@ class FactsPage:
     judgements: tuple[JudgementRow, ...]
     holds: tuple[HoldRow, ...]
 
+    @property
+    def track_stage(self) -> str:
+        """Return the stage the track is at now."""
+        return self.track.stage
+
 
 _PROMOTION = (
     select(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from sqlalchemy import select, update
 
 from stagerelease.catalog import queries as catalog
@@ -15,7 +17,7 @@ from stagerelease.releases import queries
 from stagerelease.releases.facts import standing
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.moving import lock_tracks
-from stagerelease.releases.queries import HoldLiftRow, HoldRow
+from stagerelease.releases.queries import HoldPage, HoldRow
 from stagerelease.releases.rules import HOLD_SCOPES, LIFT_CONSENTS, check_text
 from stagerelease.releases.tables import Hold, HoldLift, Track
 
@@ -170,7 +172,8 @@ def list_holds(work: Work, *, active: bool | None = None) -> list[HoldRow]:
     return queries.list_holds(work, active=active)
 
 
-def show_hold(work: Work, hold_id: int) -> tuple[HoldRow, list[HoldLiftRow]]:
+def show_hold(work: Work, hold_id: int) -> HoldPage:
     """Return a hold and the consents to lift it to somebody who may read tracks."""
     require(work.actor, Permission.TRACK_READ)
-    return _load(work, hold_id), queries.hold_lifts(work, hold_id)
+    hold = _load(work, hold_id)
+    return HoldPage(**asdict(hold), consents=tuple(queries.hold_lifts(work, hold_id)))

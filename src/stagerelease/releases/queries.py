@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import and_, or_, select, true
 
@@ -30,6 +31,7 @@ class PlanRow:
     created_at: datetime
     leaf_idx: int
     source: str
+    document: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,13 @@ class HoldLiftRow:
     leaf_idx: int
 
 
+@dataclass(frozen=True, slots=True)
+class HoldPage(HoldRow):
+    """A hold with the consents to lift it."""
+
+    consents: tuple[HoldLiftRow, ...]
+
+
 def storable(text: str) -> bool:
     """Tell whether ``text`` could be an identifier in the database at all."""
     return len(text) <= 200 and text.isascii() and text.isprintable()
@@ -107,6 +116,7 @@ _PLAN = select(
     PlanVersion.created_at,
     PlanVersion.leaf_idx,
     PlanVersion.source,
+    PlanVersion.document,
 )
 _READ: dict[str, tuple[Plan, str]] = {}  # by id of the version, which never changes
 

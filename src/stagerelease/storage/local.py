@@ -32,6 +32,9 @@ from stagerelease.storage.ports import LocalBlob, Partial, Progress, StoredBlob
 _FILE_MODE = 0o640  # the group is nginx's when it sends the bytes
 _DIRECTORY_MODE = 0o750
 _CHUNK = 1 << 20
+# Whole aligned writes of this size let the file system keep a blob in huge pages, which halves
+# what a later delivery spends on mapping it (see storage.windows).
+_GATHER = 4 << 20
 
 
 class LocalBlobStore:
@@ -160,11 +163,13 @@ class LocalBlobWriter:
         self._path = partials / uuid.uuid4().hex
         self._digest = hashlib.sha256()
         self._size = 0
+        self._gathered = memoryview(bytearray(_GATHER))
+        self._held = 0  # bytes of it that wait to be written
         self._descriptor = -1
 
     @property
     def size(self) -> int:
-        """Return the number of bytes written so far."""
+        """Return the number of bytes taken so far."""
         return self._size
 
     def __enter__(self) -> Self:
@@ -191,6 +196,17 @@ class LocalBlobWriter:
         rest = memoryview(data).cast("B")
         self._digest.update(rest)
         self._size += len(rest)
+        while rest:
+            count = min(len(rest), _GATHER - self._held)
+            self._gathered[self._held : self._held + count] = rest[:count]
+            self._held += count
+            rest = rest[count:]
+            if self._held == _GATHER:
+                self._flush()
+
+    def _flush(self) -> None:
+        rest = self._gathered[: self._held]
+        self._held = 0
         with _answering("be written to"):
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -205,6 +221,7 @@ class LocalBlobWriter:
                 next_step="Send the file again; it changed or was damaged on the way.",
             )
         target = _path(self._blobs, sha256)
+        self._flush()
         with _answering("be written to"):
             os.fsync(self._descriptor)
             _make_directory(target.parent)

@@ -19,6 +19,7 @@ import errno
 import mmap
 import os
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Protocol
@@ -29,24 +30,27 @@ WINDOW = 2 << 20
 """Most bytes of one mapped slice, and the grid slices lie on. Larger writes wake clients less."""
 COPY = 512 << 10
 """Most bytes of one copied slice."""
+COLD = 0.5
+"""Seconds after a read from disk in which a file is read in threads only: touching pages while the
+kernel reads ahead would wait for it, or start the next read-ahead, on the loop."""
 BUDGET = 48 << 20
 """Bytes of all windows kept in the page table."""
-AHEAD = 8 << 20
-"""How far a cold read asks the kernel to read on."""
+
 
 _PAGE = mmap.PAGESIZE
 _MADV_DONTNEED = 4
-_MADV_POPULATE_READ = 22  # Linux 5.14
 
-_waiting = ctypes.CDLL(None, use_errno=True)  # lets other threads run during the call
-_quick = ctypes.PyDLL(None, use_errno=True)  # does not: these calls never wait
-for _library in (_waiting, _quick):
-    _library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    _library.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+_libc = ctypes.PyDLL(None)  # keeps the interpreter's lock: these calls never wait
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+_CACHESTAT = 451  # Linux 6.5, one number on every architecture
+
+
+_CacheStat = ctypes.c_uint64 * 5  # cached, dirty, in writeback, evicted, recently evicted
 
 
 class Reader(Protocol):
-    """One body's way through one file. ``load``, ``prefetch`` and ``close`` belong in a thread."""
+    """One body's way through one file. ``load`` and ``close`` belong in a thread."""
 
     def span(self, offset: int, end: int) -> int:
         """Return how many bytes to ask for at ``offset`` when reading up to ``end``."""
@@ -61,19 +65,11 @@ class Reader(Protocol):
         ...
 
     def load(self, offset: int, length: int) -> memoryview:
-        """Return the bytes, waiting for the disk, and ask for those that follow.
+        """Return the bytes, waiting for the disk.
 
         Raises:
             Corrupt: the file is shorter than it was.
         """
-        ...
-
-    def is_behind(self, offset: int) -> bool:
-        """Tell whether this is a cold read that should ``prefetch`` before going on."""
-        ...
-
-    def prefetch(self, offset: int) -> None:
-        """Ask the kernel to read on from ``offset``."""
         ...
 
     def close(self) -> None:
@@ -84,12 +80,12 @@ class Reader(Protocol):
 class _Map:
     """One file mapped once, however many bodies read it."""
 
-    __slots__ = ("address", "descriptor", "key", "trusts_mincore", "users", "view")
-
     def __init__(self, key: tuple[int, int, int], descriptor: int, status: os.stat_result) -> None:
         self.key = key
         self.descriptor = descriptor
         self.users = 0
+        self.has_cachestat = True
+        self.cold_until = 0.0  # monotonic
         whole = mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ)
         self.address = _address(whole)
         self.view: memoryview | None = memoryview(whole)
@@ -139,7 +135,7 @@ class Windows:
             if len(self._recent) > self._most:
                 (old, place), _ = self._recent.popitem(last=False)
                 length = min(WINDOW, old.key[2] - place * WINDOW)
-                _quick.madvise(old.address + place * WINDOW, length, _MADV_DONTNEED)
+                _libc.madvise(old.address + place * WINDOW, length, _MADV_DONTNEED)
 
     def release(self, of: _Map) -> None:
         """Count one reader less; the last one closes the file and lets the map go."""
@@ -160,7 +156,6 @@ class MappedReader:
     def __init__(self, windows: Windows, of: _Map) -> None:
         self._windows = windows
         self._map: _Map | None = of
-        self._advised = -1
         self._resident = ctypes.create_string_buffer(WINDOW // _PAGE + 1)
         self._lock = threading.Lock()  # close() must not overtake load()
 
@@ -172,33 +167,17 @@ class MappedReader:
         """Return the slice when every page of it is in memory."""
         of = self._open()
         _check_length(of.descriptor, offset + length)
-        if not self._is_resident(of, offset, length):
+        if time.monotonic() < of.cold_until or not self._is_resident(of, offset, length):
             return None
         return self._slice(of, offset, length)
 
     def load(self, offset: int, length: int) -> memoryview:
-        """Bring every page of the slice into memory and into the page table."""
+        """Read the bytes: sequential reads get the kernel's best read-ahead, page faults do not."""
         with self._lock:
             of = self._open()
-            self._advise(of, offset)
-            start = offset - offset % _PAGE
-            populated = _waiting.madvise(
-                of.address + start, offset + length - start, _MADV_POPULATE_READ
-            )
-            if populated != 0:  # an older kernel, or a truncated file, which the check finds
-                _read_through(of.descriptor, offset, length)
-            _check_length(of.descriptor, offset + length)
-            return self._slice(of, offset, length)
-
-    def is_behind(self, offset: int) -> bool:
-        """Tell whether less than half of the read-ahead is left."""
-        return 0 <= self._advised < offset + AHEAD // 2
-
-    def prefetch(self, offset: int) -> None:
-        """Ask the kernel to read on from ``offset``."""
-        with self._lock:
-            if self._map is not None:
-                self._advise(self._map, offset)
+            if not self._is_resident(of, offset, length):
+                of.cold_until = time.monotonic() + COLD
+            return _read(of.descriptor, offset, length)
 
     def close(self) -> None:
         """Let go of the map."""
@@ -219,17 +198,20 @@ class MappedReader:
         return of.view[offset : offset + length]
 
     def _is_resident(self, of: _Map, offset: int, length: int) -> bool:
+        """Tell whether all pages are in memory; False when the kernel will not say."""
+        start = offset - offset % _PAGE
+        length += offset - start
+        pages = -(-length // _PAGE)
+        if of.has_cachestat:  # a tenth of the price of mincore(2), which walks page by page
+            asked, told = (ctypes.c_uint64 * 2)(start, length), _CacheStat()
+            if _libc.syscall(_CACHESTAT, of.descriptor, asked, told, 0) == 0:
+                return int(told[0]) >= pages
+            of.has_cachestat = False  # an older kernel, or a file that is not ours
         if not of.trusts_mincore:
             return False
-        start = offset - offset % _PAGE
-        pages = -(-(offset + length - start) // _PAGE)
-        if _quick.mincore(of.address + start, offset + length - start, self._resident) != 0:
+        if _libc.mincore(of.address + start, length, self._resident) != 0:
             return False
         return self._resident[:pages].count(b"\x01") == pages
-
-    def _advise(self, of: _Map, offset: int) -> None:
-        os.posix_fadvise(of.descriptor, offset, AHEAD, os.POSIX_FADV_WILLNEED)
-        self._advised = offset + AHEAD
 
 
 class CopiedReader:
@@ -237,8 +219,8 @@ class CopiedReader:
 
     def __init__(self, path: Path, size: int) -> None:
         self._descriptor, _ = _open(path, size)
-        self._advised = -1
         self._may_peek = True
+        self._cold_until = 0.0  # monotonic
         self._lock = threading.Lock()
 
     def span(self, offset: int, end: int) -> int:
@@ -246,8 +228,29 @@ class CopiedReader:
         return min(end - offset, COPY)
 
     def ready(self, offset: int, length: int) -> memoryview | None:
-        """Return a copy when it can be read without waiting (preadv2, RWF_NOWAIT)."""
+        """Return a copy when it can be read without waiting."""
         _check_length(self._descriptor, offset + length)
+        if time.monotonic() < self._cold_until:
+            return None
+        return self._peek(offset, length)
+
+    def load(self, offset: int, length: int) -> memoryview:
+        """Read the bytes."""
+        with self._lock:
+            found = self._peek(offset, length)
+            if found is None:
+                self._cold_until = time.monotonic() + COLD
+                found = _read(self._descriptor, offset, length)
+            return found
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _peek(self, offset: int, length: int) -> memoryview | None:
         if not self._may_peek:
             return None
         buffer = bytearray(length)
@@ -261,40 +264,6 @@ class CopiedReader:
             self._may_peek = False  # this file system cannot say: always read in a thread
             return None
         return memoryview(buffer) if count == length else None
-
-    def load(self, offset: int, length: int) -> memoryview:
-        """Read the bytes."""
-        with self._lock:
-            self._advise(offset)
-            buffer = memoryview(bytearray(length))
-            done = 0
-            while done < length:
-                count = os.preadv(self._descriptor, [buffer[done:]], offset + done)
-                if count == 0:
-                    _check_length(self._descriptor, offset + length)
-                done += count
-            return buffer
-
-    def is_behind(self, offset: int) -> bool:
-        """Tell whether less than half of the read-ahead is left."""
-        return 0 <= self._advised < offset + AHEAD // 2
-
-    def prefetch(self, offset: int) -> None:
-        """Ask the kernel to read on from ``offset``."""
-        with self._lock:
-            if self._descriptor >= 0:
-                self._advise(offset)
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _advise(self, offset: int) -> None:
-        os.posix_fadvise(self._descriptor, offset, AHEAD, os.POSIX_FADV_WILLNEED)
-        self._advised = offset + AHEAD
 
 
 class _Buffer(ctypes.Structure):
@@ -348,11 +317,12 @@ def _check_length(descriptor: int, least: int) -> None:
         )
 
 
-def _read_through(descriptor: int, offset: int, length: int) -> None:
-    scratch = bytearray(min(length, COPY))
-    end = offset + length
-    while offset < end:
-        count = os.preadv(descriptor, [scratch], offset)
+def _read(descriptor: int, offset: int, length: int) -> memoryview:
+    buffer = memoryview(bytearray(length))
+    done = 0
+    while done < length:
+        count = os.preadv(descriptor, [buffer[done:]], offset + done)
         if count == 0:
-            return
-        offset += count
+            _check_length(descriptor, offset + length)
+        done += count
+    return buffer

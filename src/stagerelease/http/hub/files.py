@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
+from stagerelease.downloads import edge
 from stagerelease.downloads import service as downloads
 from stagerelease.downloads.service import Ticket
 from stagerelease.entitlements import service as entitlements
@@ -41,9 +42,12 @@ def _headers(ticket: Ticket) -> dict[str, str]:
     }
 
 
-def _prepare(begin: BeginWork, repo_id: str, rev: str, path: str, *, record: bool) -> Ticket:
+def _prepare(
+    begin: BeginWork, repo_id: str, rev: str, path: str, *, record: bool, at_edge: bool = False
+) -> Ticket:
+    decide = edge.prepare if at_edge else downloads.prepare
     with begin(read_only=not record, quiet=True) as work:
-        return downloads.prepare(work, repo_id=repo_id, rev=rev, path=path, record=record)
+        return decide(work, repo_id=repo_id, rev=rev, path=path, record=record)
 
 
 async def _head(request: Request, begin: BeginWork, repo_id: str, rev: str, path: str) -> Ticket:
@@ -79,8 +83,9 @@ async def head_file(request: Request, begin: BeginPublic, ns: str, name: str) ->
 async def get_file(request: Request, begin: BeginPublic, ns: str, name: str) -> Response:
     """Deliver a file, whole or one range of it. Nothing is held but the file while bytes flow."""
     rev, path = split_after(request, "/resolve/")
+    at_edge = request.app.state.settings.delivery == "accel"
     ticket = await run_in_threadpool(
-        _prepare, begin, f"{ns}/{name}", rev, path, record=True
+        _prepare, begin, f"{ns}/{name}", rev, path, record=True, at_edge=at_edge
     )
     return deliver(request, ticket)
 
@@ -100,7 +105,7 @@ def deliver(request: Request, ticket: Ticket) -> Response:
             headers,
             root=state.settings.blobs_dir,
             prefix=state.settings.accel_prefix,
-            download_id=ticket.download_id,
+            download_id=ticket.passage_id,
         )
     return _watched(request, ticket, located, headers)
 

@@ -1,0 +1,286 @@
+"""Delivery by the edge: what nginx may be sending, what it really sent, and whom to cut.
+
+With ``STAGERELEASE_DELIVERY=accel`` this process only permits; nginx sends. Each permitted answer
+is a *passage*: a row made with the decision, removed when the edge's log tells how it ended. The
+log may be read twice, in any order, by several workers: a line counts only while its passage is
+there. Passages still there are what must be cut when their permission ends. This module must not
+send bytes, and must not trust the log for anything but counting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import delete, select, update
+
+from stagerelease.db.epoch import read_epoch
+from stagerelease.db.work import Work, Works
+from stagerelease.downloads import service as downloads
+from stagerelease.downloads.rules import Passed, read_line
+from stagerelease.downloads.service import Ticket
+from stagerelease.downloads.tables import EdgeCuts, EdgeLog, EdgePassage
+from stagerelease.identity import service as identity
+from stagerelease.kernel.actor import ANONYMOUS, SYSTEM
+from stagerelease.kernel.errors import DomainError
+from stagerelease.kernel.ids import new_id
+
+log = structlog.get_logger(__name__)
+
+LONGEST = timedelta(hours=24)
+"""No answer may take longer at the edge: the client goes on by range. Bounds what a lost line
+leaves behind, and means that every answer in flight is known here."""
+KEPT = timedelta(days=7)
+"""How long a passage that was cut waits for its line, and a position of a vanished log is kept."""
+BATCH = 1 << 18  # bytes of log handled in one transaction
+FIRST_LINE = 4096
+
+
+def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> Ticket:
+    """Decide as ``downloads.prepare`` does, and note in the same transaction that bytes may flow.
+
+    Raises:
+        NotFound: as ``downloads.prepare``.
+        Gated: as ``downloads.prepare``.
+    """
+    ticket = downloads.prepare(work, repo_id=repo_id, rev=rev, path=path, record=record)
+    work.session.flush()  # the passage refers to the download
+    passage = EdgePassage(
+        id=new_id("psg"),
+        download_id=ticket.download_id,
+        token_id=work.actor.token_id,
+        repo_id=ticket.repo_id,
+        revision_id=ticket.commit,
+        path=ticket.path,
+        sha256=ticket.copy.sha256,
+        started_at=work.now,
+    )
+    work.session.add(passage)
+    return replace(ticket, passage_id=passage.id)
+
+
+# --- whom to cut --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked again for a passage; the parallel ranges of one download ask the same."""
+
+    token_id: str | None
+    repo_id: str
+    revision_id: str
+    path: str
+    sha256: str
+
+
+class EdgeWatch:
+    """Counts the cuts the edge must make, for whoever polls it; one for each web process.
+
+    What was allowed under an access epoch is not asked again under the same one before its time
+    ends. Nothing else is remembered, so any process may answer any poll.
+    """
+
+    def __init__(self, works: Works) -> None:
+        self._works = works
+        self._stands: dict[Question, tuple[int, datetime | None]] = {}
+        self._lock = threading.Lock()
+
+    def cuts(self) -> int:
+        """Return the count of cuts; larger than before when a passage under way was refused.
+
+        Raises:
+            Unavailable: the database cannot be asked; whoever polls must then cut everything.
+        """
+        with self._lock:
+            with self._works.begin(SYSTEM, read_only=True) as work:
+                refused = self._refused(work)
+                count = work.session.execute(_COUNT).scalar_one()
+            return _cut(self._works, refused) if refused else count
+
+    def _refused(self, work: Work) -> list[str]:
+        epoch, now = read_epoch(work.session.connection()), work.now
+        passages = work.session.execute(_UNDER_WAY).all()
+        stands: dict[Question, tuple[int, datetime | None]] = {}
+        for question in {Question(*row[2:]) for row in passages}:
+            known = self._stands.get(question)
+            if known is None or known[0] != epoch or (known[1] is not None and known[1] <= now):
+                allowed, until = still_allowed(work, question)
+                known = (epoch, until) if allowed else None
+            if known is not None:
+                stands[question] = known
+        self._stands = stands
+        late = now - LONGEST
+        return [
+            row.id for row in passages if row.started_at < late or Question(*row[2:]) not in stands
+        ]
+
+
+_COUNT = select(EdgeCuts.value).where(EdgeCuts.id == 1)
+_UNDER_WAY = select(
+    EdgePassage.id,
+    EdgePassage.started_at,
+    EdgePassage.token_id,
+    EdgePassage.repo_id,
+    EdgePassage.revision_id,
+    EdgePassage.path,
+    EdgePassage.sha256,
+).where(EdgePassage.cut_at.is_(None))
+
+
+def still_allowed(work: Work, question: Question) -> tuple[bool, datetime | None]:
+    """Decide anew, for the holder of the token a passage was permitted to; say until when."""
+    try:
+        work.actor = ANONYMOUS
+        if question.token_id is not None:
+            work.actor = identity.actor_of_token(work, question.token_id)
+        again = downloads.prepare(
+            work,
+            repo_id=question.repo_id,
+            rev=question.revision_id,
+            path=question.path,
+            record=False,
+        )
+    except DomainError:
+        return False, None
+    finally:
+        work.actor = SYSTEM
+    same = again.commit == question.revision_id and again.copy.sha256 == question.sha256
+    return same, again.until
+
+
+def _cut(works: Works, passages: list[str]) -> int:
+    """Mark passages as cut; return the count, moved on if one of them was not marked before."""
+    with works.begin(SYSTEM, quiet=True) as work:
+        count = work.session.execute(_COUNT.with_for_update()).scalar_one()
+        marked = work.session.execute(
+            update(EdgePassage)
+            .where(EdgePassage.id.in_(passages), EdgePassage.cut_at.is_(None))
+            .values(cut_at=work.now)
+            .returning(EdgePassage.id)
+        ).all()
+        if not marked:
+            return count  # another process saw it first
+        work.session.execute(update(EdgeCuts).where(EdgeCuts.id == 1).values(value=count + 1))
+        work.session.execute(
+            delete(EdgePassage).where(
+                EdgePassage.cut_at < work.now - KEPT, EdgePassage.cut_at.is_not(None)
+            )
+        )
+        log.info("downloads at the edge are cut", passages=len(marked), count=count + 1)
+        return count + 1
+
+
+# --- what was really sent -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """One file of the edge's log, known by its first line whatever it is called by now."""
+
+    path: Path
+    fingerprint: str
+    size: int
+
+
+def read_log(works: Works, path: Path) -> int:
+    """Count what the edge's log tells since last time; return the number of lines read.
+
+    Rotated files beside ``path`` (``path.1`` …) are read to their ends too, in any order. Each
+    passage counts once, however often its line is met. A line without its end waits.
+
+    Raises:
+        Unavailable: the database cannot be asked; nothing is lost.
+    """
+    files = list(_files(path))
+    if not files:
+        return 0
+    with works.begin(SYSTEM, read_only=True) as work:
+        rows = work.session.execute(select(EdgeLog.fingerprint, EdgeLog.position))
+        known = {row.fingerprint: row.position for row in rows}
+    handled = 0
+    for file in files:
+        if file.size > known.get(file.fingerprint, 0):
+            handled += _read_on(works, file)
+    return handled
+
+
+def _files(path: Path) -> Iterator[LogFile]:
+    for candidate in [path, *sorted(path.parent.glob(path.name + ".[0-9]*"))]:
+        try:
+            with candidate.open("rb") as reader:
+                first = reader.readline(FIRST_LINE)
+                size = reader.seek(0, 2)
+        except FileNotFoundError:  # rotated between the listing and the look
+            continue
+        if first.endswith(b"\n"):
+            yield LogFile(candidate, hashlib.sha256(first).hexdigest(), size)
+
+
+def _read_on(works: Works, file: LogFile) -> int:
+    handled = 0
+    with file.path.open("rb") as reader:
+        if hashlib.sha256(reader.readline(FIRST_LINE)).hexdigest() != file.fingerprint:
+            return 0  # renamed meanwhile; the next look finds it
+        while True:
+            with works.begin(SYSTEM, quiet=True) as work:
+                place = _place(work, file.fingerprint)
+                reader.seek(place.position)
+                lines, read = _whole_lines(reader.read(BATCH))
+                if not read:
+                    return handled
+                _count(work, lines)
+                place.position += read
+                place.read_at = work.now
+                handled += len(lines)
+
+
+def _place(work: Work, fingerprint: str) -> EdgeLog:
+    place = work.session.get(EdgeLog, fingerprint, with_for_update=True)
+    if place is None:
+        place = EdgeLog(fingerprint=fingerprint, position=0, read_at=work.now)
+        work.session.add(place)
+        work.session.execute(delete(EdgeLog).where(EdgeLog.read_at < work.now - KEPT))
+    return place
+
+
+def _whole_lines(data: bytes) -> tuple[list[bytes], int]:
+    """Return the lines that have their end, and how many bytes they take."""
+    end = data.rfind(b"\n") + 1
+    if not end and len(data) == BATCH:
+        return [data], BATCH  # no line of ours is that long: step over it
+    return data[:end].splitlines(), end
+
+
+def _count(work: Work, lines: Iterable[bytes]) -> None:
+    for line in lines:
+        try:
+            passed = read_line(line)
+        except ValueError as error:
+            log.warning("a line of the edge's log was skipped", why=str(error), length=len(line))
+            continue
+        passage = work.session.get(EdgePassage, passed.passage_id, with_for_update=True)
+        if passage is not None:
+            _settle(work, passage, passed)
+
+
+def _settle(work: Work, passage: EdgePassage, passed: Passed) -> None:
+    outcome = passed.outcome
+    if outcome == "client_left" and passage.cut_at is not None:
+        outcome = "cut"
+    if passed.status in (403, 404) or passed.status >= 500:
+        log.error("the edge could not send a permitted file", status=passed.status)
+    work.session.delete(passage)
+    if passage.download_id is not None:
+        downloads.record_transfer(
+            work,
+            passage.download_id,
+            first=passed.first,
+            sent=passed.sent,
+            outcome=outcome,
+            transfer_id="xfr" + passage.id.removeprefix("psg"),
+        )

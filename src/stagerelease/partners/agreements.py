@@ -1,0 +1,301 @@
+"""Use cases on agreements: name one, draft a version, put it in force, retire an old one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+
+from stagerelease.db.work import Work
+from stagerelease.identity.rules import Permission, authorize, require
+from stagerelease.kernel.errors import Conflict, NotFound
+from stagerelease.kernel.ids import new_id
+from stagerelease.ledger import service as ledger
+from stagerelease.partners import queries
+from stagerelease.partners.moving import require_known, suspend_for_terms
+from stagerelease.partners.queries import AgreementRow, AgreementVersionRow, SignatureRow
+from stagerelease.partners.rules import (
+    VERSION_MOVES,
+    VersionState,
+    check_duo,
+    check_slug,
+    normal_text,
+    text_sha256,
+)
+from stagerelease.partners.tables import Agreement, AgreementVersion, Signature
+from stagerelease.releases.rules import check_text
+
+
+def create_agreement(work: Work, *, slug: str, title: str) -> AgreementRow:
+    """Name an agreement; plans refer to it by ``slug``. It binds nobody before a version does.
+
+    Raises:
+        Conflict: there is one of that name.
+    """
+    require(work.actor, Permission.AGREEMENT_PUBLISH)
+    check_slug(slug)
+    title = check_text(title, "title", limit=200)
+    if queries.find_agreement(work, slug) is not None:
+        raise Conflict(f"There is an agreement {slug!r} already.", reason="agreement.exists")
+    row = Agreement(id=new_id("agr"), slug=slug, title=title, created_at=work.now)
+    work.session.add(row)
+    work.session.flush()  # a lost race over the name shows before the log is locked
+    ledger.append(
+        work, type="agreement.created", subject=f"agreement:{row.id}", detail={"slug": slug}
+    )
+    return queries.load_agreement(work, slug)
+
+
+def _lock_agreement(work: Work, slug: str) -> Agreement:
+    row = queries.load_agreement(work, slug)
+    return work.session.execute(
+        select(Agreement).where(Agreement.id == row.id).with_for_update(key_share=True)
+    ).scalar_one()
+
+
+def draft_version(
+    work: Work,
+    *,
+    agreement: str,
+    text: str,
+    duo_codes: Sequence[str] = (),
+    material: bool = True,
+) -> AgreementVersionRow:
+    """Write the next version of an agreement; nobody can sign it before it is published.
+
+    ``material`` says that it changes something of substance, so that signatures on older versions
+    are reported as outdated once it is in force. The text is kept as ``rules.normal_text`` has it.
+
+    Raises:
+        NotFound: there is no such agreement.
+        Conflict: the text is that of the version in force.
+    """
+    require(work.actor, Permission.AGREEMENT_PUBLISH)
+    text = normal_text(text)
+    digest = text_sha256(text)
+    codes = check_duo(duo_codes)
+    parent = _lock_agreement(work, agreement)
+    current = queries.find_in_force(work, agreement)
+    if current is not None and current.text_sha256 == digest:
+        raise Conflict(
+            f"Version {current.version}, which is in force, has exactly this text.",
+            reason="agreement.unchanged",
+        )
+    newest = work.session.execute(
+        select(func.max(AgreementVersion.version)).where(AgreementVersion.agreement_id == parent.id)
+    ).scalar_one()
+    version = AgreementVersion(
+        id=new_id("agv"),
+        agreement_id=parent.id,
+        version=(newest or 0) + 1,
+        text=text,
+        text_sha256=digest,
+        state=VersionState.DRAFT,
+        material=material,
+        duo_codes=codes,
+        created_at=work.now,
+    )
+    work.session.add(version)
+    _log(work, version, "agreement_version.drafted", before=None)
+    return load_version(work, version.id)
+
+
+def load_version(work: Work, version_id: str) -> AgreementVersionRow:
+    """Return an agreement version by its id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = queries.find_version(work, version_id)
+    if row is None:
+        raise NotFound(f"There is no agreement version {version_id!r}.", reason="agreement.unknown")
+    return row
+
+
+def _log(work: Work, version: AgreementVersion, event: str, *, before: str | None) -> int:
+    return ledger.append(
+        work,
+        type=event,
+        subject=f"agreement_version:{version.id}",
+        prev_state=before,
+        new_state=version.state,
+        detail={
+            "agreement": version.agreement_id,
+            "version": version.version,
+            "text_sha256": version.text_sha256,
+            "material": version.material,
+            "duo_codes": list(version.duo_codes),
+        },
+    )
+
+
+def _lock_version(work: Work, version_id: str) -> AgreementVersion:
+    row = load_version(work, version_id)
+    # The agreement first: publishing two versions at once is one after the other.
+    _lock_agreement(work, row.agreement)
+    return work.session.execute(
+        select(AgreementVersion)
+        .where(AgreementVersion.id == row.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).scalar_one()
+
+
+def _check_move(version: AgreementVersion, to: VersionState) -> None:
+    if to not in VERSION_MOVES[VersionState(version.state)]:
+        raise Conflict(
+            f"Version {version.version} is {version.state.replace('_', ' ')}, and that does not "
+            f"lead to {to.replace('_', ' ')}.",
+            reason=f"agreement.{version.state}",
+        )
+
+
+def publish_version(work: Work, version_id: str) -> AgreementVersionRow:
+    """Put a draft in force from now on; the version in force until now is superseded.
+
+    Signatures on superseded versions stay in force; those that a material version outdates are
+    listed by ``queries.list_outdated``.
+
+    Raises:
+        NotFound: there is no such version.
+        Conflict: it is not a draft, or a later version is in force.
+    """
+    require(work.actor, Permission.AGREEMENT_PUBLISH)
+    version = _lock_version(work, version_id)
+    _check_move(version, VersionState.IN_FORCE)
+    current = work.session.execute(
+        select(AgreementVersion)
+        .where(
+            AgreementVersion.agreement_id == version.agreement_id,
+            AgreementVersion.state == VersionState.IN_FORCE,
+        )
+        .with_for_update(key_share=True)
+    ).scalar_one_or_none()
+    if current is not None and current.version > version.version:
+        raise Conflict(
+            f"Version {current.version} is in force, and it is later than {version.version}.",
+            reason="agreement.later-in-force",
+            next_step="Draft this text again as a new version.",
+        )
+    if current is not None:
+        current.state = VersionState.SUPERSEDED
+    version.state = VersionState.IN_FORCE
+    version.effective_from = work.now
+    work.session.flush()  # every change is written before the log is locked
+    if current is not None:
+        _log(work, current, "agreement_version.superseded", before=VersionState.IN_FORCE)
+    leaf = _log(work, version, "agreement_version.published", before=VersionState.DRAFT)
+    version.leaf_idx = leaf
+    work.session.flush()  # the row returned is read back
+    return load_version(work, version_id)
+
+
+def retire_version(work: Work, version_id: str) -> AgreementVersionRow:
+    """Stop accepting a superseded version; grants that rest on it are suspended, in this Work.
+
+    Raises:
+        NotFound: there is no such version.
+        Conflict: it is not superseded.
+    """
+    require(work.actor, Permission.AGREEMENT_PUBLISH)
+    version = _lock_version(work, version_id)
+    _check_move(version, VersionState.RETIRED)
+    signed = work.session.execute(
+        select(Signature.id).where(Signature.agreement_version_id == version.id)
+    ).scalars()
+    version.state = VersionState.RETIRED
+    suspend_for_terms(
+        work,
+        signature_ids=list(signed),
+        reason=f"Version {version.version} of the agreement was retired.",
+    )
+    _log(work, version, "agreement_version.retired", before=VersionState.SUPERSEDED)
+    return load_version(work, version_id)
+
+
+def load_numbered(work: Work, agreement: str, number: int) -> AgreementVersionRow:
+    """Return version ``number`` of an agreement.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = queries.find_numbered(work, agreement, number)
+    if row is None:
+        raise NotFound(
+            f"There is no version {number} of an agreement {agreement!r}.",
+            reason="agreement.unknown",
+        )
+    return row
+
+
+def publish_numbered(work: Work, agreement: str, number: int) -> AgreementVersionRow:
+    """Put version ``number`` in force; see ``publish_version``."""
+    require(work.actor, Permission.AGREEMENT_PUBLISH)
+    return publish_version(work, load_numbered(work, agreement, number).id)
+
+
+def retire_numbered(work: Work, agreement: str, number: int) -> AgreementVersionRow:
+    """Stop accepting version ``number``; see ``retire_version``."""
+    require(work.actor, Permission.AGREEMENT_PUBLISH)
+    return retire_version(work, load_numbered(work, agreement, number).id)
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def list_agreements(work: Work) -> list[AgreementVersionRow]:
+    """Return the versions the caller may know of: those in force to anybody known, all to staff.
+
+    Raises:
+        Unauthenticated: nobody is known.
+    """
+    require_known(work.actor)
+    rows = queries.list_versions(work)
+    if authorize(work.actor, Permission.AGREEMENT_READ).allowed:
+        return rows
+    return [row for row in rows if row.state == VersionState.IN_FORCE]
+
+
+def list_outdated(work: Work, agreement: str) -> list[SignatureRow]:
+    """Return signatures in force that a later, material version outdates, to staff.
+
+    Raises:
+        NotFound: there is no such agreement.
+    """
+    require(work.actor, Permission.AGREEMENT_READ)
+    return queries.list_outdated(work, queries.load_agreement(work, agreement).slug)
+
+
+def show_version(
+    work: Work, agreement: str, number: int | None = None
+) -> tuple[AgreementVersionRow, str]:
+    """Return a version (the one in force when None) and its text.
+
+    Anybody known may read what is in force and what they or their organisation signed; staff may
+    read all.
+
+    Raises:
+        NotFound: there is none, or the caller may not know of it.
+    """
+    require_known(work.actor)
+    if number is None:
+        row = queries.find_in_force(work, agreement)
+    else:
+        row = queries.find_numbered(work, agreement, number)
+    if row is None or not _may_read(work, row):
+        which = "version in force" if number is None else f"version {number}"
+        raise NotFound(
+            f"There is no {which} of an agreement {agreement!r}.", reason="agreement.unknown"
+        )
+    return row, queries.text_of(work, row.id)
+
+
+def _may_read(work: Work, row: AgreementVersionRow) -> bool:
+    if row.state == VersionState.IN_FORCE:
+        return True
+    if authorize(work.actor, Permission.AGREEMENT_READ).allowed:
+        return True
+    signed = queries.list_signatures(
+        work, person_id=work.actor.id, organisation_ids=work.actor.organisations
+    )
+    return any(signature.agreement_version_id == row.id for signature in signed)
