@@ -8,13 +8,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings as hypothesis_settings
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
+from databases import START, PostgresServer, execute, free_port, postgres_bin
 from stagerelease.db.engine import make_engine
 from stagerelease.db.migrate import upgrade
 from stagerelease.db.work import Works
@@ -31,17 +31,9 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--db", choices=("sqlite", "postgres"), default="sqlite")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # --- databases ----------------------------------------------------------------------------------
@@ -59,27 +51,10 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _postgres_bin() -> Path:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        pytest.fail("PostgreSQL is not installed. Debian: make system-packages")
-    return found[-1].parent
-
-
-@dataclass(frozen=True)
-class PostgresServer:
-    """A server of our own on a free port, as a URL without a database name."""
-
-    url: str
-
-    def database(self, name: str) -> str:
-        return f"{self.url}/{name}"
-
-
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """Start a private PostgreSQL and stop it at the end."""
-    binaries = _postgres_bin()
+    binaries = postgres_bin()
     root = tmp_path_factory.mktemp("postgres")
     data, port = root / "data", free_port()
     prefix: list[str] = []
@@ -120,17 +95,12 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 def postgres_template(postgres_server: PostgresServer) -> PostgresServer:
     """The server, with a migrated database called ``template_sr``."""
     admin = make_engine(postgres_server.database("postgres"), pool_size=1)
-    _execute(admin, "CREATE DATABASE template_sr")
+    execute(admin, "CREATE DATABASE template_sr")
     engine = make_engine(postgres_server.database("template_sr"), pool_size=1)
     upgrade(engine)
     engine.dispose()
     admin.dispose()
     return postgres_server
-
-
-def _execute(engine, sql: str) -> None:
-    with engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(sql)
 
 
 @pytest.fixture
@@ -146,11 +116,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     server: PostgresServer = request.getfixturevalue("postgres_template")
     name = f"t{time.time_ns()}"
     admin = make_engine(server.database("postgres"), pool_size=1)
-    _execute(admin, f"CREATE DATABASE {name} TEMPLATE template_sr")
+    execute(admin, f"CREATE DATABASE {name} TEMPLATE template_sr")
     try:
         yield server.database(name)
     finally:
-        _execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
+        execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
         admin.dispose()
 
 

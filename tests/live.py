@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from conftest import START, PostgresServer, _execute, free_port
 
+from databases import START, PostgresServer, execute, free_port
 from stagerelease.bootstrap import Box
 from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.tables import Blob, RevisionFile
@@ -117,7 +117,7 @@ def world_template(
     else:
         server: PostgresServer = request.getfixturevalue("postgres_template")
         admin = make_engine(server.database("postgres"), pool_size=1)
-        _execute(admin, "CREATE DATABASE template_world TEMPLATE template_sr")
+        execute(admin, "CREATE DATABASE template_world TEMPLATE template_sr")
         admin.dispose()
         url = server.database("template_world")
     made = make_box(data, url, SetClock(START))
@@ -170,13 +170,13 @@ def world_box(
         server: PostgresServer = request.getfixturevalue("postgres_template")
         name = f"w{time.time_ns()}"
         admin = make_engine(server.database("postgres"), pool_size=1)
-        _execute(admin, f"CREATE DATABASE {name} TEMPLATE template_world")
+        execute(admin, f"CREATE DATABASE {name} TEMPLATE template_world")
         url = server.database(name)
     made = make_box(data, url, clock)
     yield made
     made.works.engine.dispose()
     if admin is not None:
-        _execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
+        execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
         admin.dispose()
 
 

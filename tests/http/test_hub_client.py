@@ -153,9 +153,7 @@ def test_what_is_missing_is_named_and_only_to_those_who_may_know(world):
     with pytest.raises(RevisionNotFoundError):
         partner.model_info(repo, revision="nope")
     with pytest.raises(RemoteEntryNotFoundError):
-        hf_hub_download(
-            repo, "nope.txt", endpoint=world.base_url, token=world.tokens["partner"]
-        )
+        hf_hub_download(repo, "nope.txt", endpoint=world.base_url, token=world.tokens["partner"])
     with pytest.raises(RepositoryNotFoundError):
         partner.model_info("demo/nope")
     for ask in (
@@ -208,9 +206,9 @@ def test_trees_refs_commits_and_paths_agree(world):
 def test_the_command_line_client_downloads_and_is_refused(world, tmp_path):
     hf = Path(sys.executable).parent / "hf"
     environ = {**os.environ, "HF_ENDPOINT": world.base_url, "HF_HOME": str(tmp_path / "home")}
-    asked = [str(hf), "download", world.repos["partner"], "--local-dir", str(tmp_path / "got")]
+    asked = [str(hf), "download", world.repos["partner"], "--local-dir"]
     done = subprocess.run(
-        asked,
+        [*asked, str(tmp_path / "got")],
         env={**environ, "HF_TOKEN": world.tokens["partner"]},
         capture_output=True,
         text=True,
@@ -219,7 +217,7 @@ def test_the_command_line_client_downloads_and_is_refused(world, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "got" / "model.safetensors").exists()
     refused = subprocess.run(
-        asked,
+        [*asked, str(tmp_path / "other")],  # a directory that holds the files would be reused
         env={**environ, "HF_TOKEN": world.tokens["outsider"]},
         capture_output=True,
         text=True,
@@ -233,9 +231,7 @@ def test_withdrawn_is_said_in_words(world, tmp_path):
     with world.box.works.begin(world.actor("owner")) as work:
         from stagerelease.releases import queries as releases
 
-        track = next(
-            t for t in releases.list_tracks(work) if t.repo_id == world.repos["partner"]
-        )
+        track = next(t for t in releases.list_tracks(work) if t.repo_id == world.repos["partner"])
         entitlements.withdraw(work, track.id, reason="Found a leak.")
     with pytest.raises(GatedRepoError, match="withdrawn"):
         snapshot(world, "partner", "partner", tmp_path)

@@ -157,7 +157,9 @@ def drain(world) -> list[str]:
 
 def downloads(world) -> list[Download]:
     with world.box.works.begin(read_only=True) as work:
-        return list(work.session.execute(select(Download)).scalars())
+        rows = list(work.session.execute(select(Download)).scalars())
+        work.session.expunge_all()
+        return rows
 
 
 def wait_for(condition, seconds=5.0):
@@ -207,9 +209,7 @@ def test_head_and_refusals_record_nothing(world):
 
 def grant_of(world):
     with world.box.works.begin(read_only=True) as work:
-        track = next(
-            t for t in releases.list_tracks(work) if t.repo_id == world.repos["partner"]
-        )
+        track = next(t for t in releases.list_tracks(work) if t.repo_id == world.repos["partner"])
         return track.id, partner_queries.list_grants(work, track_id=track.id)[0].id
 
 
@@ -300,8 +300,10 @@ def test_every_ending_cuts_a_download_in_flight(world, end, big_file):
     assert cut_after < 5.0
     with world.box.works.begin(read_only=True) as work:
         wait_for(
-            lambda: "cut" in work.session.execute(select(Transfer.outcome)).scalars().all()
-            or work.session.rollback()
+            lambda: (
+                "cut" in work.session.execute(select(Transfer.outcome)).scalars().all()
+                or work.session.rollback()
+            )
         )
 
 

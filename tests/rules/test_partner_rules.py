@@ -58,7 +58,10 @@ BREAKS = {
         replace(s, valid_from=NOW + max(d, TICK), valid_until=NOW + max(d, TICK) + TICK),
         "grant.not-yet",
     ),
-    "over": lambda s, d: (replace(s, valid_until=NOW - d, valid_from=NOW - d - TICK), "grant.expired"),
+    "over": lambda s, d: (
+        replace(s, valid_until=NOW - d, valid_from=NOW - d - TICK),
+        "grant.expired",
+    ),
     "signature pending": lambda s, _: (replace(s, signature_state="pending"), "signature.pending"),
     "signature superseded": lambda s, _: (
         replace(s, signature_state="superseded"),

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from conftest import START, PostgresServer, _execute
+from databases import START, PostgresServer, execute
 from stagerelease.catalog import service as catalog
 from stagerelease.catalog.rules import NewFile
 from stagerelease.db.engine import make_engine
@@ -75,9 +75,13 @@ class Staff:
         with self.works.begin(read_only=True) as work:
             return identity.authenticate(work, self.tokens[handle])
 
-    def begin(self, handle: str, **options: Any):
-        """Open a Work of ``handle``."""
-        return self.works.begin(self.actor(handle), **options)
+    @contextmanager
+    def begin(self, handle: str, **options: Any) -> Iterator[Work]:
+        """Open a Work of ``handle``, who is authenticated inside it, as the web's door does."""
+        with self.works.begin(OPERATOR, **options) as work:
+            if handle != "operator":
+                work.actor = identity.authenticate(work, self.tokens[handle])
+            yield work
 
     def id(self, handle: str) -> str:
         """Return the id of a person."""
@@ -187,13 +191,18 @@ def make_grant(
         )
 
 
-def leaves(works: Works, since: int = 0) -> list[str]:
+def leaves_of(work: Work, since: int = 0) -> list[str]:
     """Return the types of the log's leaves, in order, from index ``since``."""
+    bodies = work.session.execute(
+        select(LogLeaf.body).where(LogLeaf.idx >= since).order_by(LogLeaf.idx)
+    ).scalars()
+    return [json.loads(body)["type"] for body in bodies]
+
+
+def leaves(works: Works, since: int = 0) -> list[str]:
+    """Return the same in a Work of its own."""
     with works.begin(read_only=True) as work:
-        bodies = work.session.execute(
-            select(LogLeaf.body).where(LogLeaf.idx >= since).order_by(LogLeaf.idx)
-        ).scalars()
-        return [json.loads(body)["type"] for body in bodies]
+        return leaves_of(work, since)
 
 
 def log_size(works: Works) -> int:
@@ -229,11 +238,11 @@ class Staffed:
                 path.unlink()
             return
         admin = make_engine(self.server.database("postgres"), pool_size=1)
-        _execute(admin, f"CREATE DATABASE {name} TEMPLATE template_staffed")
+        execute(admin, f"CREATE DATABASE {name} TEMPLATE template_staffed")
         try:
             yield self.server.database(name)
         finally:
-            _execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
+            execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
             admin.dispose()
 
 
@@ -246,7 +255,7 @@ def staffed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     else:
         server = request.getfixturevalue("postgres_template")
         admin = make_engine(server.database("postgres"), pool_size=1)
-        _execute(admin, "CREATE DATABASE template_staffed TEMPLATE template_sr")
+        execute(admin, "CREATE DATABASE template_staffed TEMPLATE template_sr")
         admin.dispose()
         url = server.database("template_staffed")
     engine = make_engine(url, pool_size=2)

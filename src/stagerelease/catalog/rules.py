@@ -170,6 +170,12 @@ def check_name(path: str) -> None:
             reason="file.archive",
             next_step="Publish the files inside it.",
         )
+    if name.endswith(".safetensors") and not path.endswith(".safetensors"):
+        raise Invalid(
+            f"{path!r} must end in '.safetensors' in lower case: loaders look for exactly that.",
+            reason="path.characters",
+            next_step="Rename it.",
+        )
     if name.endswith(_CONTAINERS):
         raise Invalid(
             f"{path!r} is named like a weight container or program that is not hosted here.",
@@ -223,7 +229,7 @@ def _reads_as_pickle(head: bytes) -> bool:
 
 def is_safetensors(path: str) -> bool:
     """Tell whether a file holds tensors by its name."""
-    return path.lower().endswith(".safetensors")
+    return path.endswith(".safetensors")
 
 
 def kind_of(path: str) -> str:

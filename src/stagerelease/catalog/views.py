@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from stagerelease.catalog import queries
 from stagerelease.catalog.queries import FamilyRow, FileRow, RefRow, RevisionRow
@@ -99,3 +100,17 @@ def load_view(work: Work, repo_id: str, rev: str = "main") -> RevisionView:
     if found is None:
         raise NotFound(f"{variant.repo_id} has no revision {rev!r}.", reason="revision")
     return with_files(work, queries.load_revision(work, found))
+
+
+def load_architecture(work: Work, repo_id: str) -> dict[str, Any]:
+    """Return the figures that a variant's config must state.
+
+    Raises:
+        NotFound: there is no such repository, or no architecture was stated for it.
+    """
+    require(work.actor, Permission.CATALOG_READ_INTERNAL)
+    variant = queries.load_variant(work, repo_id)
+    architecture = queries.architecture_of(work, variant.id)
+    if architecture is None:
+        raise NotFound(f"{variant.repo_id} has no stated architecture.", reason="architecture")
+    return architecture

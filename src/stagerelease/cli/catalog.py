@@ -20,12 +20,12 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from stagerelease.catalog import queries, service, synthesize, views
+from stagerelease.catalog import service, synthesize, views
 from stagerelease.catalog.fsck import FsckReport, check
 from stagerelease.catalog.importer import import_directory, room_of
 from stagerelease.catalog.pull import pull
 from stagerelease.cli.box import opened
-from stagerelease.kernel.errors import Corrupt, Invalid
+from stagerelease.kernel.errors import Corrupt
 
 catalog = typer.Typer(help="Models, their revisions and files.", no_args_is_help=True)
 GROUPS = {"catalog": catalog}
@@ -90,19 +90,24 @@ def import_(
 @catalog.command("synthesize")
 def synthesize_(
     directory: Annotated[Path, typer.Argument(help="Where to write; must not exist or be empty.")],
-    variant: Annotated[str, typer.Option(help="Repository id or alias of the variant.")],
+    variant: Annotated[str, typer.Option(help="Size such as 124M, or a repository id or alias.")],
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
 ) -> None:
     """Write a checkpoint of random weights with a variant's exact architecture."""
-    with opened() as box:
-        with box.works.begin(box.actor, read_only=True) as work:
-            row = queries.load_variant(work, variant)
-            architecture = queries.architecture_of(work, row.id)
-        if architecture is None:
-            raise Invalid(f"{row.repo_id} has no stated architecture.", reason="architecture")
-        with _bar() as step:
-            synthesize.synthesize(directory, architecture, seed=seed, progress=step)
-        box.out.say(f"Wrote random weights of {row.repo_id} to {directory}.")
+    if variant in synthesize.VARIANTS:
+        config = synthesize.config_of(variant)
+    else:
+        with opened() as box, box.works.begin(box.actor, read_only=True) as work:
+            figures = views.load_architecture(work, variant)
+        config = {**synthesize.config_of("124M"), **figures}
+    with _bar() as step:
+
+        def told(done: int, total: int) -> None:
+            if step is not None:
+                step(done, total, "model.safetensors")
+
+        synthesize.synthesize_config(config, directory, seed=seed, progress=told, label=variant)
+    typer.echo(f"Wrote random weights of {variant} to {directory}.", err=True)
 
 
 @catalog.command("pull")

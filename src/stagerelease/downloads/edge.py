@@ -99,7 +99,7 @@ class EdgeWatch:
         with self._lock:
             with self._works.begin(SYSTEM, read_only=True) as work:
                 refused = self._refused(work)
-                count = work.session.execute(_COUNT).scalar_one()
+                count = work.session.execute(_COUNT).scalar_one_or_none() or 0
             return _cut(self._works, refused) if refused else count
 
     def _refused(self, work: Work) -> list[str]:
@@ -156,7 +156,10 @@ def still_allowed(work: Work, question: Question) -> tuple[bool, datetime | None
 def _cut(works: Works, passages: list[str]) -> int:
     """Mark passages as cut; return the count, moved on if one of them was not marked before."""
     with works.begin(SYSTEM, quiet=True) as work:
-        count = work.session.execute(_COUNT.with_for_update()).scalar_one()
+        cuts = work.session.get(EdgeCuts, 1, with_for_update=True)
+        if cuts is None:
+            cuts = EdgeCuts(id=1, value=0)
+            work.session.add(cuts)
         marked = work.session.execute(
             update(EdgePassage)
             .where(EdgePassage.id.in_(passages), EdgePassage.cut_at.is_(None))
@@ -164,15 +167,15 @@ def _cut(works: Works, passages: list[str]) -> int:
             .returning(EdgePassage.id)
         ).all()
         if not marked:
-            return count  # another process saw it first
-        work.session.execute(update(EdgeCuts).where(EdgeCuts.id == 1).values(value=count + 1))
+            return cuts.value  # another process saw it first
+        cuts.value += 1
         work.session.execute(
             delete(EdgePassage).where(
                 EdgePassage.cut_at < work.now - KEPT, EdgePassage.cut_at.is_not(None)
             )
         )
-        log.info("downloads at the edge are cut", passages=len(marked), count=count + 1)
-        return count + 1
+        log.info("downloads at the edge are cut", passages=len(marked), count=cuts.value)
+        return cuts.value
 
 
 # --- what was really sent -----------------------------------------------------------------------

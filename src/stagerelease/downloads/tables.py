@@ -71,7 +71,7 @@ class EdgePassage(Base):
 
 
 class EdgeCuts(Base):
-    """How often the edge was told to cut; one row, ``id = 1``. It only grows."""
+    """How often the edge was told to cut; at most one row, ``id = 1``. It only grows."""
 
     __tablename__ = "edge_cuts"
 

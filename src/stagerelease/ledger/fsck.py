@@ -29,6 +29,7 @@ from stagerelease.ledger.tables import (
 )
 
 BATCH = 1000
+STREAM = {"yield_per": BATCH}  # rows come as they are read, however long the log is
 _COMMITTED = {"detail_sha256": "its detail", "actor": "its actor", "subject": "its subject"}
 
 
@@ -109,17 +110,16 @@ def _checkpoints(work: Work) -> dict[int, bytes]:
 
 def _altered(work: Work) -> dict[str, str]:
     """Return the digests under which a side table holds something else than they commit to."""
-    stream = {"yield_per": BATCH}
     found = {}
     commitments = select(
         _raw(work, LogCommitment.commitment), LogCommitment.salt, _raw(work, LogCommitment.value)
     )
-    for key, salt, value in work.session.execute(commitments, execution_options=stream):
+    for key, salt, value in work.session.execute(commitments, execution_options=STREAM):
         digest = bytes(key).decode(errors="backslashreplace")
         if sha256_hex(bytes(salt) + bytes(value)) != digest:
             found[digest] = "commitment"
     details = select(_raw(work, LogDetail.sha256), LogDetail.body)
-    for key, body in work.session.execute(details, execution_options=stream):
+    for key, body in work.session.execute(details, execution_options=STREAM):
         digest = bytes(key).decode(errors="backslashreplace")
         if sha256_hex(bytes(body)) != digest:
             found[digest] = "detail"
@@ -148,10 +148,9 @@ def _leaves(work: Work, *, below: int | None) -> Iterator[tuple[int, bytes, byte
     statement = select(LogLeaf.idx, LogLeaf.body, LogLeaf.hash).order_by(LogLeaf.idx)
     if below is not None:  # what is appended while this runs is for the next run
         statement = statement.where(LogLeaf.idx < below)
-    for idx, body, stored in work.session.execute(
-        statement, execution_options={"yield_per": BATCH}
-    ):
-        yield idx, bytes(body), bytes(stored)
+    with work.session.execute(statement, execution_options=STREAM) as rows:
+        for idx, body, stored in rows:
+            yield idx, bytes(body), bytes(stored)
 
 
 # --- what the leaves prove ----------------------------------------------------------------------

@@ -62,9 +62,9 @@ def whoami(begin: Begin) -> dict[str, Any]:
 
 
 @router.get("/api/agent-harnesses")
-async def agent_harnesses() -> list[str]:
+async def agent_harnesses() -> dict[str, Any]:
     """Answer the first call of every client; there is nothing to tell."""
-    return []
+    return {}
 
 
 @router.get("/api/models")

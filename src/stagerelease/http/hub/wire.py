@@ -120,7 +120,6 @@ def tree_entry(file: FileRow, revision: RevisionRow, *, expand: bool) -> dict[st
         entry["lfs"] = lfs_of(file, oid_key="oid")
     if expand:
         entry["lastCommit"] = last_commit(revision)
-        entry["securityFileStatus"] = {"status": "unscanned"}
     return entry
 
 

@@ -1,0 +1,42 @@
+"""What tests share about databases and ports."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def postgres_bin() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.fail("PostgreSQL is not installed. Debian: make system-packages")
+    return found[-1].parent
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A server of our own on a free port, as a URL without a database name."""
+
+    url: str
+
+    def database(self, name: str) -> str:
+        return f"{self.url}/{name}"
+
+
+def execute(engine: Engine, sql: str) -> None:
+    """Run one statement outside any transaction."""
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql(sql)
