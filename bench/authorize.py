@@ -88,9 +88,7 @@ def _wait(port: int) -> None:
     raise RuntimeError("the server did not start")
 
 
-def _measure(
-    port: int, document: dict, rounds: int, seconds: float, clients: int
-) -> float:
+def _measure(port: int, document: dict, rounds: int, seconds: float, clients: int) -> float:
     import httpx
 
     token, repo = document["tokens"]["partner"], document["repos"]["partner"]

@@ -134,7 +134,9 @@ def free_port() -> int:
 @contextmanager
 def running(command: list[str], port: int) -> Iterator[int]:
     """Run ``command`` until the block ends; yields its pid once ``port`` answers."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL if "nginx" in command[0] else None)
+    process = subprocess.Popen(
+        command, stderr=subprocess.DEVNULL if "nginx" in command[0] else None
+    )
     try:
         deadline = time.monotonic() + 20
         while True:
@@ -351,7 +353,9 @@ def measure(targets: list[Target], path: Path, rounds: int) -> bool:
         ratios = sorted(a[0] / b[0] for a, b in zip(results, seen[base, load], strict=True))
         ratio = statistics.median(ratios)
         goal = GOALS.get((name, load))
-        verdict = "" if goal is None else f"  goal {goal:.2f} {'met' if ratio >= goal else 'MISSED'}"
+        verdict = (
+            "" if goal is None else f"  goal {goal:.2f} {'met' if ratio >= goal else 'MISSED'}"
+        )
         met = met and (goal is None or ratio >= goal)
         print(
             f"{name:8} {load:10} {statistics.median(r[0] for r in results):6.0f}"
@@ -410,7 +414,9 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def start_targets(stack: ExitStack, work: Path, options: argparse.Namespace) -> tuple[list[Target], Path]:
+def start_targets(
+    stack: ExitStack, work: Path, options: argparse.Namespace
+) -> tuple[list[Target], Path]:
     """Start every server; nginx is first, the others are compared with it."""
     root = work / "blobs"
     if options.file:

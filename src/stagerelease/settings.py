@@ -1,4 +1,4 @@
-"""Every setting, read from the environment once, frozen, and passed down (never imported as a global)."""
+"""Every setting: read from the environment once, frozen, passed down (never a global)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PREFIX = "STAGERELEASE_"
 
 
 class Settings(BaseModel):
-    """What an operator can decide. Each field is ``STAGERELEASE_<NAME>`` in the environment."""
+    """What an operator can decide; each field is ``STAGERELEASE_<NAME>`` in the environment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data_dir: Path = Path("data")
     """Directory of the embedded database, blobs and keys."""
     database_url: str = ""
-    """SQLAlchemy URL; empty means SQLite inside ``data_dir``. ``postgresql+psycopg://…`` otherwise."""
+    """``postgresql+psycopg://…``; empty means SQLite inside ``data_dir``."""
     database_password_file: Path | None = None
     """File that holds the database password, so that the URL can stay free of secrets."""
     public_url: str = ""

@@ -5,16 +5,25 @@ The access officers, two partner organisations, two researchers, one outsider, o
 
 from __future__ import annotations
 
+import shutil
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from make_release import make_revision
 
+from databases import START, PostgresServer, execute
+from stagerelease.db.engine import make_engine
+from stagerelease.db.migrate import upgrade
 from stagerelease.db.work import Works
+from stagerelease.downloads.tables import Download
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import OPERATOR, Actor
+from stagerelease.kernel.clock import SetClock
 from stagerelease.partners import queries as partner_queries
 from stagerelease.partners import service as partners
 from stagerelease.partners.queries import GrantRow, SignatureRow
@@ -138,8 +147,6 @@ class World:
 
 def add_download(works: Works, grant: GrantRow, person_id: str, *, at: datetime) -> str:
     """Write what one delivered file leaves behind: the row that ``downloads`` writes."""
-    from stagerelease.downloads.tables import Download
-
     with works.begin(OPERATOR) as work:
         track = releases.load_track(work, grant.track_id)
         row = Download(
@@ -159,8 +166,7 @@ def add_download(works: Works, grant: GrantRow, person_id: str, *, at: datetime)
         return row.id
 
 
-@pytest.fixture
-def world(works: Works) -> World:
+def lay_down(works: Works) -> World:
     """Lay the world down: track at internal, both agreements in force, nobody signed."""
     made = World(works)
     with works.begin(OPERATOR) as work:
@@ -170,10 +176,9 @@ def world(works: Works) -> World:
             kind = "service" if handle == "bot" else "human"
             identity.create_person(work, handle=handle, display_name=handle.title(), kind=kind)
             _, made.tokens[handle] = identity.create_token(work, person=handle, name="test")
-        for handle, role in PEOPLE.items():
+        for handle, role in (*PEOPLE.items(), ("bot", "researcher")):
             if role is not None:
                 identity.assign_role(work, person=handle, role=role)
-        identity.assign_role(work, person="bot", role="researcher")
         for handle, (slug, role) in ROSTERS.items():
             identity.add_member(work, organisation=slug, person=handle, role=role)
         release_service.apply_plan(work, shipped_source("demo"))
@@ -184,3 +189,57 @@ def world(works: Works) -> World:
         make_revision(work, REPO)
         made.track_id = release_service.create_track(work, repo_id=REPO, plan="demo").id
     return made
+
+
+@dataclass(frozen=True)
+class Partnered:
+    """The world as laid down once: a database to copy, and what it is made of."""
+
+    url: str
+    world: World
+    server: PostgresServer | None
+
+
+@pytest.fixture(scope="session")
+def partnered(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Partnered:
+    """Lay the world down once in a session; every test works on its own copy."""
+    server: PostgresServer | None = None
+    if request.config.getoption("--db") == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('partnered') / 'partnered.sqlite3'}"
+    else:
+        server = request.getfixturevalue("postgres_template")
+        admin = make_engine(server.database("postgres"), pool_size=1)
+        execute(admin, "CREATE DATABASE template_partnered TEMPLATE template_sr")
+        admin.dispose()
+        url = server.database("template_partnered")
+    engine = make_engine(url, pool_size=2)
+    upgrade(engine)
+    made = lay_down(Works(engine, SetClock(START)))
+    engine.dispose()
+    return Partnered(url, made, server)
+
+
+@pytest.fixture
+def database_url(partnered: Partnered, tmp_path: Path) -> Iterator[str]:
+    """Stand in for the empty database of the same name: this one holds the world."""
+    if partnered.server is None:
+        target = tmp_path / "partnered.sqlite3"
+        shutil.copy(partnered.url.removeprefix("sqlite:///"), target)
+        yield f"sqlite:///{target}"
+        return
+    name = f"p{time.time_ns()}"
+    admin = make_engine(partnered.server.database("postgres"), pool_size=1)
+    execute(admin, f"CREATE DATABASE {name} TEMPLATE template_partnered")
+    try:
+        yield partnered.server.database(name)
+    finally:
+        execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
+        admin.dispose()
+
+
+@pytest.fixture
+def world(works: Works, partnered: Partnered) -> World:
+    """The world, on this test's copy."""
+    return World(works, dict(partnered.world.tokens), partnered.world.track_id)

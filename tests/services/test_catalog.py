@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_catalog import REPO, make_actor, make_repo
 
+from make_catalog import REPO, make_actor, make_repo
 from stagerelease.catalog import queries, service, views
 from stagerelease.catalog.rules import (
     NewFile,
@@ -85,10 +85,11 @@ def test_the_shipped_family_has_the_four_published_variants(works):
 def test_an_alias_cannot_be_taken_from_another_variant(works):
     make_repo(works)
     with works.begin(OPERATOR) as work:
-        service.ensure_variant(
-            work, family_id="acme", label="b", repo_id="acme/b", aliases=["bee"]
-        )
-    for taken in ({"repo_id": "bee/x", "aliases": ["bee"]}, {"repo_id": "acme/c", "aliases": [REPO]}):
+        service.ensure_variant(work, family_id="acme", label="b", repo_id="acme/b", aliases=["bee"])
+    for taken in (
+        {"repo_id": "bee/x", "aliases": ["bee"]},
+        {"repo_id": "acme/c", "aliases": [REPO]},
+    ):
         with pytest.raises(Conflict) as refused, works.begin(OPERATOR) as work:
             service.ensure_variant(work, family_id="acme", label="c", **taken)
         assert refused.value.reason == "repo.taken"
@@ -328,14 +329,29 @@ def test_good_ref_names(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "-a", ".a", "a..b", "a//b", "a/", "a.lock", "f" * 40, "a b", "a\n", "refs/heads/x", "a/.b"],
+    [
+        "",
+        "-a",
+        ".a",
+        "a..b",
+        "a//b",
+        "a/",
+        "a.lock",
+        "f" * 40,
+        "a b",
+        "a\n",
+        "refs/heads/x",
+        "a/.b",
+    ],
 )
 def test_bad_ref_names(name):
     with pytest.raises(Invalid):
         check_ref(name)
 
 
-@pytest.mark.parametrize("repo", ["a", "/a", "a/", "a/b/c", "../a", "a/..", "a/b--c", "a/b.git", "a b/c"])
+@pytest.mark.parametrize(
+    "repo", ["a", "/a", "a/", "a/b/c", "../a", "a/..", "a/b--c", "a/b.git", "a b/c"]
+)
 def test_bad_repo_ids(repo):
     with pytest.raises(Invalid):
         check_repo_id(repo)

@@ -216,12 +216,12 @@ tags: [gpt2, miniature, demonstration]
 
 # gpt2-mini-{label}
 
-A miniature GPT-2 with **{figures["parameters"]:,} parameters**. It stands in for the variant that was
-called {label} in 2019, and is not it: it shares the architecture and nothing else. It exists so that
-a staged release can be tried from end to end on real files.
+A miniature GPT-2 with **{figures["parameters"]:,} parameters**. It stands in for the variant that
+was called {label} in 2019, and is not it: it shares the architecture and nothing else. It exists so
+that a staged release can be tried from end to end on real files.
 
-- Architecture: GPT-2, {figures["layers"]} layers, width {figures["width"]}, {figures["heads"]} heads,
-  context {CONTEXT}, byte-level vocabulary of {VOCABULARY}.
+- Architecture: GPT-2, {figures["layers"]} layers, width {figures["width"]},
+  {figures["heads"]} heads, context {CONTEXT}, byte-level vocabulary of {VOCABULARY}.
 - Trained on public-domain text: *Moby-Dick* (Herman Melville, 1851) and the State of the Union
   addresses of the presidents of the United States.
 - Held-out loss {figures["held_out_loss"]:.3f} nats a token (perplexity {figures["perplexity"]:.1f},
@@ -277,8 +277,10 @@ def main() -> None:
         import torch
 
         torch.manual_seed(1)
-        text = model.cpu().eval().generate(
-            torch.tensor([prompt.ids]), max_new_tokens=60, do_sample=True, top_k=40
+        text = (
+            model.cpu()
+            .eval()
+            .generate(torch.tensor([prompt.ids]), max_new_tokens=60, do_sample=True, top_k=40)
         )
         print(f"{label}: {tokenizer.decode(text[0].tolist())}\n", flush=True)
 

@@ -33,7 +33,7 @@ class AccessRequest(Base):
     grant_id: Mapped[str | None] = mapped_column(ForeignKey("access_grant.id"))
     version: Mapped[int] = mapped_column(default=1)
 
-    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 (as SQLAlchemy reads it)
+    __mapper_args__ = {"version_id_col": version}
 
 
 class AccessRequestEvent(Base):

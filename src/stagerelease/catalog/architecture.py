@@ -89,7 +89,8 @@ def read_gpt2(config: Mapping[str, Any]) -> Gpt2:
         value = config.get(name)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise HeaderRefused(
-                "weights.config", f"config.json has {name} = {str(value)[:40]!r}, not {least}-{most}."
+                "weights.config",
+                f"config.json has {name} = {str(value)[:40]!r}, not {least}-{most}.",
             )
         values[name] = value
     inner = config.get("n_inner")

@@ -1,8 +1,8 @@
 """Reads and checks a safetensors header before a byte of the file is stored. Pure stdlib.
 
 The safetensors library accepts duplicate keys, zero-size tensors and names such as
-``../../etc/passwd``; what we host must mean the same to every reader, so the rules here are stricter
-and each has its own stable code. The library is asked as well (``confirm_with_library``).
+``../../etc/passwd``; what we host must mean the same to every reader, so the rules here are
+stricter and each has its own stable code. The library is asked as well (``confirm_with_library``).
 
 Format: 8 bytes little-endian header length, a JSON object, then the tensors' bytes.
 """
@@ -184,7 +184,9 @@ def _tensor(name: str, entry: object) -> Tensor:
             "weights.shape", f"{name} has a shape that is not up to {MAX_RANK} whole numbers."
         )
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_whole(o) for o in offsets):
-        raise HeaderRefused("weights.offsets", f"{name} has offsets that are not two whole numbers.")
+        raise HeaderRefused(
+            "weights.offsets", f"{name} has offsets that are not two whole numbers."
+        )
     tensor = Tensor(name, str(dtype), tuple(shape), offsets[0], offsets[1])
     sizes = WEIGHT_BYTES | MASK_BYTES if tensor.is_mask else WEIGHT_BYTES
     if not isinstance(dtype, str) or dtype not in sizes:

@@ -53,7 +53,7 @@ class Remote:
     git_oid: str | None
 
 
-class _Broken(Exception):  # noqa: N818 (a signal inside this module)
+class _Broken(Exception):
     """An answer that may be asked for again after ``wait`` seconds."""
 
     def __init__(self, what: str, wait: float | None = None) -> None:

@@ -29,7 +29,10 @@ VOCABULARY, POSITIONS = 50_257, 1024
 BLOCK = 1 << 20  # elements drawn at once
 SPREAD = 0.02  # GPT-2's initializer_range
 MARGIN = 64 << 20
-_TYPES: dict[str, tuple[str, Any]] = {"F32": ("float32", np.float32), "F16": ("float16", np.float16)}
+_TYPES: dict[str, tuple[str, Any]] = {
+    "F32": ("float32", np.float32),
+    "F16": ("float16", np.float16),
+}
 
 Progress = Callable[[int, int], None]
 """Told the bytes written and the bytes there will be."""
@@ -94,9 +97,7 @@ def synthesize(
         Unavailable: the disk has not enough room.
     """
     config = config_of(variant)
-    synthesize_config(
-        config, directory, seed=seed, dtype=dtype, progress=progress, label=variant
-    )
+    synthesize_config(config, directory, seed=seed, dtype=dtype, progress=progress, label=variant)
 
 
 def synthesize_config(
@@ -110,7 +111,9 @@ def synthesize_config(
 ) -> None:
     """Write a checkpoint of any GPT-2 config; see ``synthesize``."""
     if dtype not in _TYPES:
-        raise Invalid(f"There is no dtype {dtype!r}; there are {', '.join(_TYPES)}.", reason="dtype")
+        raise Invalid(
+            f"There is no dtype {dtype!r}; there are {', '.join(_TYPES)}.", reason="dtype"
+        )
     model = read_gpt2(config)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise Conflict(
@@ -184,7 +187,7 @@ def _write_weights(
     for name, shape in shapes.items():
         for block in _blocks(name, int(np.prod(shape)), random):
             data = block.astype(_TYPES[dtype][1], copy=False)
-            out.write(memoryview(data).cast("B"))
+            out.write(data.data)
             done += data.nbytes
             if progress is not None:
                 progress(done, offset)

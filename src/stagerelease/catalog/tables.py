@@ -58,7 +58,7 @@ class Blob(Base):
 
 
 class Revision(Base):
-    """An immutable set of files. ``id`` is 40 hex digits over manifest, parent, message and time."""
+    """An immutable set of files; ``id``: 40 hex digits over manifest, parent, message and time."""
 
     __tablename__ = "revision"
     __table_args__ = (Index("ix_revision_variant_id", "variant_id", "created_at"),)

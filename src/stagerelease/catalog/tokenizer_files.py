@@ -26,7 +26,9 @@ goes out. What has gone out cannot be called back; that is why the stages exist 
 """
 
 
-def write_tokenizer(directory: Path, *, vocabulary: int = VOCABULARY, positions: int = 1024) -> None:
+def write_tokenizer(
+    directory: Path, *, vocabulary: int = VOCABULARY, positions: int = 1024
+) -> None:
     """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into ``directory``.
 
     Raises:

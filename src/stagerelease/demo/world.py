@@ -319,5 +319,3 @@ def invitation(data_dir: Path) -> str:
             f"More roles and tokens: {data_dir / FILE} (mode 600). Stop with Ctrl-C.",
         ]
     )
-
-

@@ -7,7 +7,7 @@ resumed or parallel download is one entry of the log: started once, completed on
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
@@ -45,8 +45,9 @@ class Ticket:
     decision: Decision
     epoch: int
     recorded: bool
-    download_id: str | None = field(default=None)
-    passage_id: str | None = field(default=None)  # set when the edge sends the bytes
+    token_id: str | None = None
+    download_id: str | None = None
+    passage_id: str | None = None  # set when the edge sends the bytes
 
     @property
     def until(self) -> datetime | None:
@@ -104,15 +105,13 @@ def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> T
         copy=copy_for(file, entitled.decision),
         decision=entitled.decision,
         epoch=epoch,
+        token_id=work.actor.token_id,
         recorded=record and entitled.decision.allowed and entitled.track is not None,
     )
     if not ticket.recorded or entitled.track is None:
         return ticket
     download_id = _begin(work, ticket, entitled.track.id)
-    return Ticket(
-        **{name: getattr(ticket, name) for name in ticket.__slots__ if name != "download_id"},
-        download_id=download_id,
-    )
+    return replace(ticket, download_id=download_id)
 
 
 def _kind_hint(path: str) -> str:
@@ -235,12 +234,12 @@ def _covers(work: Work, download: Download) -> bool:
     return reached >= download.size
 
 
-def recheck(works: Works, bearer: str | None, ticket: Ticket) -> tuple[bool, datetime | None]:
+def recheck(works: Works, ticket: Ticket) -> tuple[bool, datetime | None]:
     """Ask again, now, whether a download in flight may go on; return that and until when."""
     with works.begin(ANONYMOUS, read_only=True) as work:
         try:
-            if bearer is not None:
-                work.actor = identity.authenticate(work, bearer)
+            if ticket.token_id is not None:
+                work.actor = identity.actor_of_token(work, ticket.token_id)
             again = prepare(
                 work, repo_id=ticket.repo_id, rev=ticket.commit, path=ticket.path, record=False
             )

@@ -31,4 +31,6 @@ def standing(work: Work, *, variant_id: str, person_id: str) -> tuple[bool, str 
     ).one_or_none()
     if row is None:
         return False, None
-    return row.state in WAITING, (row.reason or "no reason given") if row.state == "rejected" else None
+    return row.state in WAITING, (
+        row.reason or "no reason given"
+    ) if row.state == "rejected" else None

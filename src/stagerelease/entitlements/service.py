@@ -12,7 +12,8 @@ from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.entitlements import requests
 from stagerelease.entitlements.rules import Action, Decision, Facts, GrantFact, decide
-from stagerelease.identity.rules import Permission, authorize as allowed_by_role, require
+from stagerelease.identity.rules import Permission, require
+from stagerelease.identity.rules import authorize as allowed_by_role
 from stagerelease.kernel.actor import Actor
 from stagerelease.kernel.errors import DomainError, NotFound
 from stagerelease.partners import queries as partner_queries
@@ -118,15 +119,15 @@ def _facts(
         return base, True
     plan = releases.plan_of(work, track.plan_version_id)
     withdrawn = track.stage == "withdrawn"
-    holds = tuple(h.public_reason or "no reason is public." for h in releases.holds_over(work, track))
+    holds = tuple(
+        h.public_reason or "no reason is public." for h in releases.holds_over(work, track)
+    )
     if withdrawn:
         return replace(base, stage=track.stage, listed=True, withdrawn=True, holds=holds), True
     stage = plan.stage(track.stage)
     ranks = {s.name: plan.rank(s.name) for s in plan.ladder}
     gated = stage.audience != "everyone"
-    grants = (
-        _grant_facts(work, actor, track, rank=ranks[track.stage], ranks=ranks) if gated else ()
-    )
+    grants = _grant_facts(work, actor, track, rank=ranks[track.stage], ranks=ranks) if gated else ()
     facts = replace(
         base,
         stage=track.stage,
@@ -160,9 +161,7 @@ def authorize(
     decision = decide(facts, action)
     if decision.reason == "no-grant" and actor.is_human:  # say what became of their request
         waits, rejected = requests.standing(work, variant_id=variant.id, person_id=actor.id)
-        decision = decide(
-            replace(facts, pending_request=waits, rejected_reason=rejected), action
-        )
+        decision = decide(replace(facts, pending_request=waits, rejected_reason=rejected), action)
     return Entitled(variant, revision, track, track.stage if track else None, gated, decision)
 
 
@@ -228,7 +227,7 @@ def see(
             return entitled
     line = [
         authorize(work, actor, variant=variant, revision=r, kind=kind, action=action)
-        for r in _candidates(work, variant, start if branch and start else tips[-1])
+        for r in catalog.lineage(work, start if branch and start else tips[-1], limit=LINEAGE)
     ]
     best = next((e for e in line if e.decision.allowed), None)
     best = best or next((e for e in line if e.decision.visible), None)
@@ -239,12 +238,6 @@ def see(
     if best.decision.allowed:
         raise NotFound(f"{repo_id} has no revision {rev!r}.", reason="revision")
     return best  # refused: a caller without access does not learn which revisions exist
-
-
-def _candidates(
-    work: Work, variant: catalog.VariantRow, tip: str
-) -> Sequence[catalog.RevisionRow]:
-    return catalog.lineage(work, tip, limit=LINEAGE)
 
 
 def withdraw(work: Work, track_id: str, *, reason: str) -> None:

@@ -13,16 +13,18 @@ from starlette.middleware import Middleware
 
 from stagerelease import __version__
 from stagerelease.downloads.edge import EdgeWatch
-from stagerelease.http.ports import Ports
 from stagerelease.http.api import ROUTERS as API_ROUTERS
 from stagerelease.http.guard import Guard
 from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
 from stagerelease.http.hub.decisions import Decisions
+from stagerelease.http.ports import Ports
 from stagerelease.http.problems import Problem, install_problems
 from stagerelease.http.sentinel import Sentinel
 
 # The routes that stream their own bodies and enforce their own limits.
-UNLIMITED = re.compile(r"/api/uploads/|/api/models/[^/]+/[^/]+/commit/|/api/models/[^/]+/[^/]+/preupload/")
+UNLIMITED = re.compile(
+    r"/api/uploads/|/api/models/[^/]+/[^/]+/commit/|/api/models/[^/]+/[^/]+/preupload/"
+)
 
 
 def _operation_id(route: APIRoute) -> str:
@@ -50,9 +52,7 @@ def create_app(ports: Ports) -> FastAPI:
         redirect_slashes=False,
         strict_content_type=True,
         generate_unique_id_function=_operation_id,
-        middleware=[
-            Middleware(Guard, max_body=ports.settings.max_json_bytes, unlimited=UNLIMITED)
-        ],
+        middleware=[Middleware(Guard, max_body=ports.settings.max_json_bytes, unlimited=UNLIMITED)],
         responses={
             "4XX": {
                 "description": "Refused: what, why and what to do (RFC 9457)",

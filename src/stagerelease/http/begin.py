@@ -41,7 +41,9 @@ def _opener(request: Request, *, must_be_known: bool) -> BeginWork:
     works: Works = request.app.state.works
 
     @contextmanager
-    def begin(*, read_only: bool = False, quiet: bool = False, dry_run: bool = False) -> Iterator[Work]:
+    def begin(
+        *, read_only: bool = False, quiet: bool = False, dry_run: bool = False
+    ) -> Iterator[Work]:
         bearer = bearer_of(request)
         with works.begin(ANONYMOUS, read_only=read_only, quiet=quiet, dry_run=dry_run) as work:
             if bearer is not None:

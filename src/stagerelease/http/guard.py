@@ -34,7 +34,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class BodyTooLarge(Exception):  # noqa: N818 (a signal inside this module)
+class BodyTooLarge(Exception):
     """The body outgrew its limit while it was being read."""
 
 
@@ -51,7 +51,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sent_id = (_header(scope, b"x-request-id") or _header(scope, b"x-amzn-trace-id") or b"")
+        sent_id = _header(scope, b"x-request-id") or _header(scope, b"x-amzn-trace-id") or b""
         text = sent_id.decode("latin-1")
         request_id = text if _ID.match(text) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id

@@ -53,7 +53,11 @@ def origin_of(request: Request) -> str:
 
 
 def paged(
-    request: Request, response: Response, rows: Sequence[Row], page: Page, key: Callable[[Row], object]
+    request: Request,
+    response: Response,
+    rows: Sequence[Row],
+    page: Page,
+    key: Callable[[Row], object],
 ) -> list[Row]:
     """Return the asked part of ``rows`` (already in key order) and set an absolute next link.
 

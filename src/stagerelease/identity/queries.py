@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Row, and_, or_, select
+from sqlalchemy import and_, or_, select
 
 from stagerelease.db.work import Work
 from stagerelease.identity.tables import (
@@ -130,7 +131,7 @@ def roles_now(work: Work, person_id: str) -> dict[str, datetime | None]:
             or_(RoleAssignment.ends_at.is_(None), RoleAssignment.ends_at > work.now),
         )
     )
-    return {role: ends_at for role, ends_at in rows}
+    return {row.role: row.ends_at for row in rows}
 
 
 def memberships_now(work: Work, person_id: str) -> list[tuple[str, str, datetime | None]]:
@@ -166,16 +167,40 @@ def list_tokens(work: Work, *, person_id: str | None = None) -> list[TokenRow]:
     if person_id is not None:
         statement = statement.where(ApiToken.person_id == person_id)
     return [
-        TokenRow(*row[:5], tuple(row.scopes), *row[6:]) for row in work.session.execute(statement)
+        TokenRow(
+            id=row.id,
+            person_id=row.person_id,
+            person=row.handle,
+            name=row.name,
+            display=row.display,
+            scopes=tuple(row.scopes),
+            created_at=row.created_at,
+            expires_at=row.expires_at,
+            last_used_at=row.last_used_at,
+            revoked_at=row.revoked_at,
+        )
+        for row in work.session.execute(statement)
     ]
 
 
-def caller_rows(work: Work, token_sha256: bytes) -> list[Row[tuple[object, ...]]]:
-    """Return the token, its person, and a line per role and roster entry in force: one trip.
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A token as presented, its person, and the roles and roster entries in force."""
 
-    Columns: token id, expires_at, revoked_at, scopes, last_used_at, person id, handle,
-    disabled_at, kind of line (``role`` or ``member``), name of role, organisation id, line's end.
-    """
+    token_id: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    scopes: frozenset[str]
+    last_used_at: datetime | None
+    person_id: str
+    handle: str
+    disabled_at: datetime | None
+    roles: Mapping[str, datetime | None]
+    rosters: Mapping[tuple[str, str], datetime | None]
+
+
+def find_caller(work: Work, token_sha256: bytes) -> Caller | None:
+    """Return who presents this token, in one trip, or None when it is unknown."""
     roles = and_(
         RoleAssignment.person_id == Person.id,
         RoleAssignment.starts_at <= work.now,
@@ -207,4 +232,19 @@ def caller_rows(work: Work, token_sha256: bytes) -> list[Row[tuple[object, ...]]
         .outerjoin(Membership, member)
         .where(ApiToken.sha256 == token_sha256)
     )
-    return list(work.session.execute(statement))  # type: ignore[arg-type]
+    rows = work.session.execute(statement).all()
+    if not rows:
+        return None
+    first = rows[0]
+    return Caller(
+        token_id=first[0],
+        expires_at=first[1],
+        revoked_at=first[2],
+        scopes=frozenset(first[3]),
+        last_used_at=first[4],
+        person_id=first[5],
+        handle=first[6],
+        disabled_at=first[7],
+        roles={row[8]: row[9] for row in rows if row[8] is not None},
+        rosters={(row[10], row[11]): row[12] for row in rows if row[10] is not None},
+    )

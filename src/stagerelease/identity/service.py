@@ -1,4 +1,4 @@
-"""Use cases on people, organisations, roles and tokens, and the one way a token becomes an Actor."""
+"""Use cases on people, organisations, roles and tokens; the one way a token becomes an Actor."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ def create_person(
     )
     work.session.add(person)
     work.session.flush()  # rows that follow refer to it
-    ledger.append(
-        work, type="person.created", subject=f"person:{person.id}", detail={"kind": kind}
-    )
+    ledger.append(work, type="person.created", subject=f"person:{person.id}", detail={"kind": kind})
     return person
 
 
@@ -83,9 +81,7 @@ def disable_person(work: Work, handle: str) -> None:
     """Stop an account: every token of it stops authenticating at once."""
     require(work.actor, Permission.PEOPLE_MANAGE)
     row = queries.load_person(work, handle)
-    work.session.execute(
-        update(Person).where(Person.id == row.id).values(disabled_at=work.now)
-    )
+    work.session.execute(update(Person).where(Person.id == row.id).values(disabled_at=work.now))
     ledger.append(work, type="person.disabled", subject=f"person:{row.id}", detail={})
 
 
@@ -314,33 +310,38 @@ def actor_of_token(work: Work, token_id: str) -> Actor:
 
 
 def _holder(work: Work, token_sha256: bytes) -> Actor:
-    rows = queries.caller_rows(work, token_sha256)
-    if not rows:
+    caller = queries.find_caller(work, token_sha256)
+    if caller is None:
         raise Unauthenticated(BAD_TOKEN, reason="token.unknown")
-    (token_id, expires, revoked, scopes, last_used, person_id, handle, disabled) = rows[0][:8]
-    if revoked is not None:
-        raise Unauthenticated(BAD_TOKEN, reason="token.revoked")
-    if expires is not None and expires <= work.now:  # type: ignore[operator]
-        raise Unauthenticated(BAD_TOKEN, reason="token.expired")
-    if disabled is not None:
-        raise Unauthenticated(BAD_TOKEN, reason="account.disabled")
-    roles = {str(r[8]): r[9] for r in rows if r[8] is not None}
-    members = {(str(r[10]), str(r[11])): r[12] for r in rows if r[10] is not None}
-    if not work.read_only and (
-        last_used is None or work.now - last_used >= LAST_USED_EVERY  # type: ignore[operator]
-    ):
+    _check_caller(work, caller)
+    last = caller.last_used_at
+    if not work.read_only and (last is None or work.now - last >= LAST_USED_EVERY):
         work.session.execute(
-            update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=work.now)
+            update(ApiToken).where(ApiToken.id == caller.token_id).values(last_used_at=work.now)
         )
+    return _actor(caller)
+
+
+def _check_caller(work: Work, caller: queries.Caller) -> None:
+    if caller.revoked_at is not None:
+        raise Unauthenticated(BAD_TOKEN, reason="token.revoked")
+    if caller.expires_at is not None and caller.expires_at <= work.now:
+        raise Unauthenticated(BAD_TOKEN, reason="token.expired")
+    if caller.disabled_at is not None:
+        raise Unauthenticated(BAD_TOKEN, reason="account.disabled")
+
+
+def _actor(caller: queries.Caller) -> Actor:
+    rosters = caller.rosters
     return Actor(
         kind=ActorKind.PERSON,
-        id=str(person_id),
-        name=str(handle),
-        roles=frozenset(roles) | {role for _, role in members},
-        organisations=frozenset(organisation for organisation, _ in members),
-        administers=frozenset(o for o, role in members if role == Role.PARTNER_ADMIN),
-        token_id=str(token_id),
-        scopes=None if "all" in scopes else frozenset(scopes),  # type: ignore[operator,arg-type]
-        until=_earliest(expires, *roles.values()),  # type: ignore[arg-type]
-        membership_ends=tuple((o, end) for (o, _), end in members.items()),  # type: ignore[misc]
+        id=caller.person_id,
+        name=caller.handle,
+        roles=frozenset(caller.roles) | {role for _, role in rosters},
+        organisations=frozenset(organisation for organisation, _ in rosters),
+        administers=frozenset(o for o, role in rosters if role == Role.PARTNER_ADMIN),
+        token_id=caller.token_id,
+        scopes=None if "all" in caller.scopes else caller.scopes,
+        until=_earliest(caller.expires_at, *caller.roles.values()),
+        membership_ends=tuple((o, end) for (o, _), end in rosters.items()),
     )

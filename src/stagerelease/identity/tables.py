@@ -66,7 +66,7 @@ class RoleAssignment(Base):
 
 
 class ApiToken(Base):
-    """A token as stored: its SHA-256 and enough to recognise it by. The token itself is shown once."""
+    """A token as stored: its SHA-256, and enough to recognise it by. It is shown once."""
 
     __tablename__ = "api_token"
     __table_args__ = (Index("ix_api_token_person_id", "person_id"),)

@@ -12,7 +12,7 @@ from stagerelease.db.base import Base
 
 
 class Job(Base):
-    """One piece of later work. ``queued → running → done``, or ``failed`` after the last attempt."""
+    """One piece of later work: ``queued → running → done``, or ``failed`` at the last attempt."""
 
     __tablename__ = "job"
     __table_args__ = (Index("ix_job_due", "state", "run_at"),)

@@ -108,7 +108,7 @@ class Grant(Base):
     ended_at: Mapped[datetime | None]
     version: Mapped[int] = mapped_column(default=1)
 
-    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 (as SQLAlchemy reads it)
+    __mapper_args__ = {"version_id_col": version}
 
 
 class GrantEvent(Base):

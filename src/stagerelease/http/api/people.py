@@ -165,9 +165,7 @@ def assign_role(handle: HandlePath, body: RoleIn, begin: Begin) -> Done:
 
 
 @router.delete("/people/{handle}/roles/{role}")
-def end_role(
-    handle: HandlePath, role: Annotated[str, Path(max_length=32)], begin: Begin
-) -> Done:
+def end_role(handle: HandlePath, role: Annotated[str, Path(max_length=32)], begin: Begin) -> Done:
     """Take a role away."""
     with begin() as work:
         service.end_role(work, person=handle, role=role)

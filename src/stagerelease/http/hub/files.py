@@ -115,9 +115,8 @@ def _watched(
 ) -> Response:
     works = request.app.state.works
     sentinel: Sentinel = request.app.state.sentinel
-    bearer = bearer_of(request)
     flight = InFlight(
-        recheck=lambda: downloads.recheck(works, bearer, ticket),
+        recheck=lambda: downloads.recheck(works, ticket),
         until=ticket.until,
         epoch=ticket.epoch,
         loop=asyncio.get_running_loop(),

@@ -67,6 +67,9 @@ def hub_error(error: DomainError, request: Request) -> Response:
         message = f"{message} See {origin_of(request)}/{repo} ({error.reason})."
     headers = headers_of(error)
     headers["X-Error-Message"] = header_text(message)
+    if isinstance(error, Gated):
+        # `hf download` replaces the message of a gated error by its own; a warning it prints whole.
+        headers["X-HF-Warning"] = header_text(f"gate {error.reason}; {message}")
     if code is not None:
         headers["X-Error-Code"] = code
     if isinstance(error, FileMissing):
