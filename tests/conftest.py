@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,17 +53,14 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres_server() -> Iterator[PostgresServer]:
     """Start a private PostgreSQL and stop it at the end."""
     binaries = postgres_bin()
-    root = tmp_path_factory.mktemp("postgres")
+    # Not under pytest's own directory: each session that starts closes that to other users.
+    root = Path(tempfile.mkdtemp(prefix="stagerelease-postgres-"))
     data, port = root / "data", free_port()
     prefix: list[str] = []
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        for parent in [root, *root.parents]:
-            if parent == Path("/tmp") or parent == Path("/"):
-                break
-            parent.chmod(0o755)
         shutil.chown(root, "postgres")
         prefix = ["runuser", "-u", "postgres", "--"]
     initdb = [*prefix, str(binaries / "initdb"), "-D", str(data), "-U", "sr", "-A", "trust"]
@@ -89,6 +87,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
     finally:
         server.terminate()
         server.wait(20)
+        shutil.rmtree(root)
 
 
 @pytest.fixture(scope="session")

@@ -95,7 +95,13 @@ class Stage:
 def serve(stage: Stage, **options: Any) -> Callable[[], None]:
     port = free_port()
     config = uvicorn.Config(
-        stage.app, port=port, lifespan="off", log_level="critical", access_log=False, **options
+        stage.app,
+        interface="asgi3",
+        port=port,
+        lifespan="off",
+        log_level="critical",
+        access_log=False,
+        **options,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

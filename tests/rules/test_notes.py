@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from contextlib import suppress
+from itertools import count
 
 import pytest
 from hypothesis import given
@@ -176,6 +177,7 @@ def test_a_verifier_key_with_any_one_bit_flipped_verifies_nothing(bit):
         VKEY.upper(),
         SKEY,
     ],
+    ids=count(),  # keys are made anew in each process
 )
 def test_what_is_no_verifier_key_is_refused(key):
     with pytest.raises(notes.NoteRefused):
@@ -194,6 +196,7 @@ def test_what_is_no_verifier_key_is_refused(key):
         SKEY + "\n",
         SKEY.replace("log.example/one", "log.example/two"),
     ],
+    ids=count(),  # keys are made anew in each process
 )
 def test_what_is_no_private_key_is_refused(key):
     with pytest.raises(notes.NoteRefused):

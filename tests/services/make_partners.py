@@ -209,11 +209,12 @@ def partnered(
     if request.config.getoption("--db") == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('partnered') / 'partnered.sqlite3'}"
     else:
+        template = f"template_p{time.time_ns()}"  # one for each module that asks
         server = request.getfixturevalue("postgres_template")
         admin = make_engine(server.database("postgres"), pool_size=1)
-        execute(admin, "CREATE DATABASE template_partnered TEMPLATE template_sr")
+        execute(admin, f"CREATE DATABASE {template} TEMPLATE template_sr")
         admin.dispose()
-        url = server.database("template_partnered")
+        url = server.database(template)
     engine = make_engine(url, pool_size=2)
     upgrade(engine)
     made = lay_down(Works(engine, SetClock(START)))
@@ -231,7 +232,8 @@ def database_url(partnered: Partnered, tmp_path: Path) -> Iterator[str]:
         return
     name = f"p{time.time_ns()}"
     admin = make_engine(partnered.server.database("postgres"), pool_size=1)
-    execute(admin, f"CREATE DATABASE {name} TEMPLATE template_partnered")
+    template = partnered.url.rpartition("/")[2]
+    execute(admin, f"CREATE DATABASE {name} TEMPLATE {template}")
     try:
         yield partnered.server.database(name)
     finally:

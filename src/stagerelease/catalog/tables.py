@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, Text,
 from sqlalchemy.orm import Mapped, mapped_column
 
 from stagerelease.db.base import Base
+from stagerelease.identity import tables as identity_tables  # noqa: F401 (authors are people)
 
 
 class Family(Base):
