@@ -501,8 +501,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_access_grant")),
     )
     with op.batch_alter_table("access_grant", schema=None) as batch_op:
-        batch_op.create_index("ix_access_grant_organisation_id", ["organisation_id"], unique=False)
-        batch_op.create_index("ix_access_grant_person_id", ["person_id"], unique=False)
+        batch_op.create_index("ix_access_grant_organisation_id", ["organisation_id", "track_id"], unique=False)
+        batch_op.create_index("ix_access_grant_person_id", ["person_id", "track_id"], unique=False)
         batch_op.create_index("ix_access_grant_track_id", ["track_id"], unique=False)
 
     op.create_table(

@@ -28,7 +28,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from conftest import free_port
+from live import free_port
 from stagerelease.bootstrap import Box
 from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.tables import Blob, RevisionFile
@@ -37,6 +37,7 @@ from stagerelease.db.migrate import upgrade
 from stagerelease.db.work import Work, Works
 from stagerelease.demo import world as demo
 from stagerelease.downloads.tables import Download, EdgePassage, Transfer
+from stagerelease.identity import queries as people
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import OPERATOR, Actor
 from stagerelease.ledger.signer import load_or_create_signer
@@ -171,6 +172,7 @@ class Site:
             "STAGERELEASE_WEB_PROCESSES": "2",
             "STAGERELEASE_PUBLIC_URL": self.origin,
             "STAGERELEASE_TRUSTED_PROXIES": "127.0.0.1",
+            "STAGERELEASE_LOG_ORIGIN": "test.example/log",
             "STAGERELEASE_DELIVERY": "accel",
             "STAGERELEASE_EDGE_LOG": str(self.edge_log),
             "STAGERELEASE_EDGE_SECRET_FILE": str(self.base / "secrets" / "edge_secret"),
@@ -350,17 +352,10 @@ def revoke_grant_of(site: Site, organisation: str) -> None:
             for grant in partner_queries.list_grants(
                 work, track_id=_track_id(work, site.repo("partner"))
             )
-            if grant.organisation_id == organisation_id(work, organisation)
+            if grant.organisation_id == people.load_organisation(work, organisation).id
             and grant.state == "active"
         ]
         partners.revoke_grant(work, grant.id, reason="The agreement was broken.")
-
-
-def organisation_id(work: Work, slug: str) -> str:
-    """Return the id of an organisation."""
-    from stagerelease.identity.queries import load_organisation
-
-    return load_organisation(work, slug).id
 
 
 def sha256_of(path: Path) -> str:

@@ -274,7 +274,7 @@ class Promoting(RuleBasedStateMachine):
         )
         if who != request.requester:
             assert answer.code == "forbidden"
-        elif request.state not in OPEN:
+        elif request.state not in OPEN or self.now >= request.expires:
             assert answer.code == "conflict"
         else:
             self.expected.append("promotion.edited")

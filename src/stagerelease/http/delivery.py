@@ -96,6 +96,8 @@ class ByteDelivery(Response):
         link = link_of(scope)
         loop = asyncio.get_running_loop()
         reader = await loop.run_in_executor(_threads, _open, self._blob, link)
+        if link is not None:
+            link.drain_fully()
         try:
             start = {"status": self.status_code, "headers": self.raw_headers}
             await send({"type": "http.response.start", **start})
@@ -135,7 +137,7 @@ class ByteDelivery(Response):
                 body = reader.ready(offset, length)
                 if body is None:
                     body = await loop.run_in_executor(_threads, reader.load, offset, length)
-                await self._hand_over(body, link, send)
+                await self._hand_over(reader, offset, body, link, send)
                 offset += length
         except (Corrupt, OSError) as error:
             log.error("delivery of %s failed at byte %d: %s", self._blob.path.name, offset, error)
@@ -148,7 +150,9 @@ class ByteDelivery(Response):
         self._settled = self._selection.length
         return "whole"
 
-    async def _hand_over(self, body: memoryview, link: Link | None, send: Send) -> None:
+    async def _hand_over(
+        self, reader: Reader, offset: int, body: memoryview, link: Link | None, send: Send
+    ) -> None:
         """Give one slice to the transport.
 
         Where the connection tells when it is ready, all deliveries together write one slice per
@@ -161,6 +165,7 @@ class ByteDelivery(Response):
         else:
             await link.drained()
             async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+                reader.passing(offset)
                 await send(message)
                 await asyncio.sleep(0)
         self._handed += len(body)
@@ -196,6 +201,7 @@ def accel_response(
     """
     del request  # the same question gets the same answer: nginx looks at the range
     fields = {name.lower(): value for name, value in headers.items()}
+    fields.pop("accept-ranges", None)  # nginx would send ours and its own
     fields["x-accel-redirect"] = prefix + blob.path.relative_to(root).as_posix()
     if download_id is not None:
         fields[DOWNLOAD_HEADER.lower()] = download_id

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 EXTENSION = "stagerelease.link"
@@ -37,6 +37,11 @@ class Link:
     def lost(self) -> bool:
         """Tell whether the connection is closed or closing."""
         return self.transport.is_closing()
+
+    def drain_fully(self) -> None:
+        """Call the connection drained only when all that was handed over has left it."""
+        if not self.lost:
+            self.transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT, low=0)
 
     async def drained(self) -> None:
         """Wait until the connection takes more at once, or is lost."""

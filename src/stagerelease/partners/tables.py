@@ -86,8 +86,8 @@ class Grant(Base):
             "(organisation_id IS NULL) <> (person_id IS NULL)", name="exactly_one_grantee"
         ),
         Index("ix_access_grant_track_id", "track_id"),
-        Index("ix_access_grant_organisation_id", "organisation_id"),
-        Index("ix_access_grant_person_id", "person_id"),
+        Index("ix_access_grant_organisation_id", "organisation_id", "track_id"),
+        Index("ix_access_grant_person_id", "person_id", "track_id"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)

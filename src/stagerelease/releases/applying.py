@@ -70,7 +70,6 @@ def _apply_locked(work: Work, track: Track, promotion_id: int) -> None:
         track,
         promotion.to_stage,
         event="track.promoted",
-        reason=promotion.rationale,
         promotion_id=promotion.id,
     )
     work.session.flush()  # rows returned are read back

@@ -161,7 +161,11 @@ class Dwell:
         """Pass once the time served reaches the plan's minimum; a minimum of zero always passes."""
         minimum = facts.target.minimum_dwell
         served = dwell(facts)
-        rule = f"At least {words(minimum)} at {facts.from_stage}, holds not counted."
+        rule = (
+            f"At least {words(minimum)} at {facts.from_stage}, holds not counted."
+            if minimum
+            else f"No minimum time at {facts.from_stage}."
+        )
         if served is None:
             measured = "nobody could fetch yet"
             outcome = Outcome.PENDING if minimum else Outcome.PASSED

@@ -174,7 +174,7 @@ def edit_promotion(
     _check_requester(work, promotion, "edit")
     if request_hash is not None:
         check_seen(promotion, request_hash)
-    rules.check_move(promotion.state, State.DRAFT)
+    check_alive(work, promotion)
     before = (promotion.rationale, promotion.scheduled_for)
     if rationale is not None:
         promotion.rationale = check_text(rationale, "rationale")

@@ -124,6 +124,7 @@ def _record(
             "kind": track.kind,
             "revision": track.revision_id,
             "promotion": promotion_id,
+            **({"reason": reason} if reason else {}),
         },
         policy_sha256=policy_sha256,
         private=not public,
@@ -144,12 +145,18 @@ def _record(
 
 
 def move_track(
-    work: Work, track: Track, to: str, *, event: str, reason: str, promotion_id: int | None = None
+    work: Work,
+    track: Track,
+    to: str,
+    *,
+    event: str,
+    reason: str = "",
+    promotion_id: int | None = None,
 ) -> int:
     """Put a locked track at stage ``to``: event row, announcement and log entry in this Work.
 
     The caller has decided that it may. The log entry is public when outsiders may know of the
-    stage it reaches or leaves.
+    stage it reaches or leaves; so is ``reason`` then (a request's rationale is not for the public).
     """
     plan = queries.plan_of(work, track.plan_version_id)
     known = any(s.listed for name in (track.stage, to) if (s := plan.find(name)) is not None)

@@ -72,6 +72,10 @@ class Reader(Protocol):
         """
         ...
 
+    def passing(self, offset: int) -> None:
+        """Note that the slice at ``offset`` is handed on now, and all before it have left."""
+        ...
+
     def close(self) -> None:
         """Let go of the file; slices already handed out stay valid."""
         ...
@@ -128,14 +132,19 @@ class Windows:
         return MappedReader(self, found)
 
     def note(self, of: _Map, index: int) -> None:
-        """Remember that a window is about to be touched, and drop the one untouched longest."""
+        """Remember that a window is touched now, and drop the one untouched longest."""
         with self._lock:
             self._recent[of, index] = None
             self._recent.move_to_end((of, index))
             if len(self._recent) > self._most:
                 (old, place), _ = self._recent.popitem(last=False)
-                length = min(WINDOW, old.key[2] - place * WINDOW)
-                _libc.madvise(old.address + place * WINDOW, length, _MADV_DONTNEED)
+                _drop(old, place)
+
+    def leave(self, of: _Map, index: int) -> None:
+        """Drop a window that was dropped before and touched again by a slow connection."""
+        with self._lock:
+            if (of, index) not in self._recent:
+                _drop(of, index)
 
     def release(self, of: _Map) -> None:
         """Count one reader less; the last one closes the file and lets the map go."""
@@ -150,12 +159,19 @@ class Windows:
         of.view = None  # unmapped when the last slice of it has left its socket
 
 
+def _drop(of: _Map, index: int) -> None:
+    """Take a window out of the page table; nobody's bytes change, the next touch maps it again."""
+    start = index * WINDOW
+    _libc.madvise(of.address + start, min(WINDOW, of.key[2] - start), _MADV_DONTNEED)
+
+
 class MappedReader:
     """Hands out slices of a map. Only a kernel may touch them: see the module's first words."""
 
     def __init__(self, windows: Windows, of: _Map) -> None:
         self._windows = windows
         self._map: _Map | None = of
+        self._index = -1  # the window passing now
         self._resident = ctypes.create_string_buffer(WINDOW // _PAGE + 1)
         self._lock = threading.Lock()  # close() must not overtake load()
 
@@ -169,7 +185,15 @@ class MappedReader:
         _check_length(of.descriptor, offset + length)
         if time.monotonic() < of.cold_until or not self._is_resident(of, offset, length):
             return None
-        return self._slice(of, offset, length)
+        return None if of.view is None else of.view[offset : offset + length]
+
+    def passing(self, offset: int) -> None:
+        """Keep the page table within its budget."""
+        of, index = self._open(), offset // WINDOW
+        if index != self._index:
+            self._leave(of)
+            self._index = index
+        self._windows.note(of, index)
 
     def load(self, offset: int, length: int) -> memoryview:
         """Read the bytes: sequential reads get the kernel's best read-ahead, page faults do not."""
@@ -184,6 +208,7 @@ class MappedReader:
         with self._lock:
             of, self._map = self._map, None
         if of is not None:
+            self._leave(of)
             self._windows.release(of)
 
     def _open(self) -> _Map:
@@ -191,11 +216,9 @@ class MappedReader:
             raise ValueError("the reader is closed")
         return self._map
 
-    def _slice(self, of: _Map, offset: int, length: int) -> memoryview:
-        if of.view is None:
-            raise ValueError("the reader is closed")
-        self._windows.note(of, offset // WINDOW)
-        return of.view[offset : offset + length]
+    def _leave(self, of: _Map) -> None:
+        if self._index >= 0:
+            self._windows.leave(of, self._index)
 
     def _is_resident(self, of: _Map, offset: int, length: int) -> bool:
         """Tell whether all pages are in memory; False when the kernel will not say."""
@@ -242,6 +265,9 @@ class CopiedReader:
                 self._cold_until = time.monotonic() + COLD
                 found = _read(self._descriptor, offset, length)
             return found
+
+    def passing(self, offset: int) -> None:
+        """Have nothing to note: buffers go when their last reader does."""
 
     def close(self) -> None:
         """Close the file."""

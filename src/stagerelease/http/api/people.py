@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from stagerelease.http.begin import Begin
 from stagerelease.http.wire import In, Instant, Out, Paging, paged
@@ -41,7 +41,7 @@ class RoleIn(In):
     """A role to give."""
 
     role: Annotated[str, Field(max_length=32)]
-    ends_at: Instant | None = None
+    ends_at: AwareDatetime | None = None
 
 
 class OrganisationIn(In):
@@ -64,8 +64,8 @@ class MemberIn(In):
 
     person: Annotated[str, Field(max_length=64)]
     role: Literal["partner_admin", "partner_member"] = "partner_member"
-    starts_at: Instant | None = None
-    ends_at: Instant | None = None
+    starts_at: AwareDatetime | None = None
+    ends_at: AwareDatetime | None = None
 
 
 class TokenIn(In):
@@ -74,7 +74,7 @@ class TokenIn(In):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     person: Annotated[str, Field(max_length=64)] | None = None
     scopes: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=8)] = ["all"]
-    expires_at: Instant | None = None
+    expires_at: AwareDatetime | None = None
 
 
 class TokenOut(Out):

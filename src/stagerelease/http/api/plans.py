@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import Field
+from pydantic import StringConstraints
 
 from stagerelease.http.begin import Begin
 from stagerelease.http.wire import In, Instant, Out, Paging, paged
@@ -19,7 +19,10 @@ Slug = Annotated[str, Path(max_length=64)]
 class PlanIn(In):
     """A plan as YAML text (JSON is YAML)."""
 
-    source: Annotated[str, Field(min_length=1, max_length=65_536)]
+    # Not trimmed, unlike other texts: the digest on record is that of the file as it was sent.
+    source: Annotated[
+        str, StringConstraints(strip_whitespace=False, min_length=1, max_length=65_536)
+    ]
 
 
 class PlanOut(Out):
