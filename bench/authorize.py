@@ -42,6 +42,11 @@ def hammer(port: int, request: bytes, seconds: float, clients: int) -> float:
                 answer = b""
                 while b"\r\n\r\n" not in answer:
                     answer += connection.recv(65536)
+                if not request.startswith(b"HEAD"):
+                    head, _, body = answer.partition(b"\r\n\r\n")
+                    length = int(head.lower().partition(b"content-length: ")[2].split(b"\r")[0])
+                    while len(body) < length:
+                        body += connection.recv(65536)
                 if b" 200 " not in answer[:16]:
                     raise RuntimeError(answer[:400].decode("latin-1"))
                 counts[i] += 1

@@ -43,7 +43,7 @@ NGINX = """
 worker_processes 1; daemon off; pid {work}/{name}.pid; error_log {work}/{name}.err;
 events {{ worker_connections 256; }}
 http {{
-  access_log off; sendfile on; tcp_nopush on; etag on;
+  access_log off; sendfile on; tcp_nopush on; etag on; keepalive_requests 1000000;
   client_body_temp_path {work}/t1; proxy_temp_path {work}/t2; fastcgi_temp_path {work}/t3;
   uwsgi_temp_path {work}/t4; scgi_temp_path {work}/t5;
   server {{

@@ -42,12 +42,13 @@ last=
 missed=0
 while :; do
     if now=$(count) && case $now in '' | *[!0-9]*) false ;; esac; then
-        # The first count is a change too: what happened before it was read is not known.
-        if [ "$now" != "$last" ]; then
+        # A first count is no change: nginx has only just started. After a poll that failed it is
+        # one: that poll may have moved the count before its answer was lost.
+        if [ "$now" != "${last:-$now}" ] || { [ -z "$last" ] && [ "$missed" -gt 0 ]; }; then
             say "cutting: the count of cuts is $now" info
             cut_all
-            last=$now
         fi
+        last=$now
         missed=0
     else
         missed=$((missed + 1))

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import update
 
 from make_catalog import REPO, head_of, make_actor, make_checkpoint, make_repo, stored
-from stagerelease.catalog import queries, service
+from stagerelease.catalog import queries
 from stagerelease.catalog.fsck import FsckReport, check
 from stagerelease.catalog.importer import import_directory
+from stagerelease.catalog.stored import note_blobs
 from stagerelease.catalog.tables import Revision, RevisionFile
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.kernel.clock import SetClock
@@ -131,7 +132,7 @@ def test_rows_without_a_revision_go_with_their_bytes_only_after_their_grace(
 ):
     loose = put(blobs, b"uploaded, never committed")
     with works.begin(OPERATOR) as work:
-        service.note_blobs(work, {loose: 25}, blobs=blobs)
+        note_blobs(work, {loose: 25}, blobs=blobs)
     clock.move(timedelta(minutes=59))
     assert check(works, blobs, repair=True).unreferenced == []
     clock.move(timedelta(minutes=2))

@@ -129,10 +129,10 @@ def test_changed_bytes_are_found_and_named(log):
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("case", EVERYTHING, ids=lambda c: f"{c[0].__tablename__}.{c[1].key}")
-def test_each_single_changed_byte_is_found_and_named(log, case, record_property):
-    """Each byte of each value in 32 entries, alone: some 27,000 checks of the whole log."""
+def test_each_changed_byte_is_found_and_named(log, case):
+    """Each byte of each value is changed once beside its neighbours, every seventh alone too."""
     check_every_row_at_once(log, *case, step=1)
-    record_property("bytes", check_one_byte_at_a_time(log, *case, step=1))
+    assert check_one_byte_at_a_time(log, *case, step=7)
 
 
 DAMAGE = {

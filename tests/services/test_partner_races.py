@@ -122,10 +122,11 @@ def test_a_resumption_does_not_slip_past_a_withdrawal(world):
     with world.begin("sam") as work:
         service.suspend_grant(work, grant.id, reason="Looking.")
         service.resume_grant(work, grant.id)
-    at_once(
+    results = at_once(
         by(world, "olga", lambda work: service.resume_grant(work, grant.id)),
         by(world, "mia", lambda work: entitlements.withdraw(work, world.track_id, reason="Leak.")),
     )
+    assert not isinstance(results[1], DomainError), results[1]
     assert world.grant(grant.id).state == "suspended"
 
 

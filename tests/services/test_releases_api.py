@@ -106,7 +106,7 @@ def test_holds_are_listed_with_their_consents(call, track):
 
 
 @pytest.mark.parametrize(
-    "path", ["/promotions/999", "/holds/999", "/tracks/trk_none", "/tracks/%00", "/plans/none"]
+    "path", ["/promotions/999", "/holds/999", "/tracks/trk_none", "/tracks/%C3%BC", "/plans/none"]
 )
 def test_what_is_not_there_is_not_found(call, path):
     assert call("GET", path, says=404)["code"] == "not-found"

@@ -6,11 +6,11 @@ not know, the count comes from the header alone and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stagerelease.catalog.headers import Header, HeaderRefused, Tensor
+from stagerelease.catalog.headers import MASK_BYTES, Header, HeaderRefused, Tensor
 
 PREFIX = "transformer."
 HEAD = "lm_head.weight"
@@ -21,6 +21,7 @@ _BOUNDS = {
     "vocab_size": (1, 2_000_000),
     "n_positions": (1, 1_048_576),
 }
+_CONFIG_STEP = "Check that config.json belongs to these weights."
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,15 @@ class Gpt2:
             found |= {f"h.{layer}.{name}": shape for name, shape in block.items()}
         return found
 
+    def masks(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """Return the attention-mask buffers old files may hold besides: name and shapes."""
+        causal = ((1, 1, self.positions, self.positions),)
+        found: dict[str, tuple[tuple[int, ...], ...]] = {}
+        for layer in range(self.layers):
+            found[f"h.{layer}.attn.bias"] = causal
+            found[f"h.{layer}.attn.masked_bias"] = ((), (1,))
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
@@ -87,17 +97,18 @@ def read_gpt2(config: Mapping[str, Any]) -> Gpt2:
     values: dict[str, int] = {}
     for name, (least, most) in _BOUNDS.items():
         value = config.get(name)
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise HeaderRefused(
-                "weights.config",
-                f"config.json has {name} = {str(value)[:40]!r}, not {least}-{most}.",
+        if type(value) is not int or not least <= value <= most:
+            shown = str(value)[:40] if type(value) is int else f"a {type(value).__name__}"
+            raise _refused_config(
+                f"config.json states {'no' if value is None else shown + ' as'} {name}; "
+                f"it must be a whole number from {least:,} to {most:,}."
             )
         values[name] = value
     inner = config.get("n_inner")
-    if inner not in (None, 4 * values["n_embd"]):
-        raise HeaderRefused("weights.config", "config.json has an n_inner that is not 4 × n_embd.")
+    if inner is not None and (type(inner) is not int or inner != 4 * values["n_embd"]):
+        raise _refused_config("config.json has an n_inner that is not 4 × n_embd.")
     if values["n_embd"] % values["n_head"]:
-        raise HeaderRefused("weights.config", "config.json's n_embd is not a multiple of n_head.")
+        raise _refused_config("config.json's n_embd is not a multiple of n_head.")
     return Gpt2(
         layers=values["n_layer"],
         width=values["n_embd"],
@@ -107,8 +118,16 @@ def read_gpt2(config: Mapping[str, Any]) -> Gpt2:
     )
 
 
-def _bare(name: str) -> str:
-    return name.removeprefix(PREFIX)
+def _refused_config(sentence: str) -> HeaderRefused:
+    return HeaderRefused("weights.config", sentence, next_step=_CONFIG_STEP)
+
+
+def _is_tied(config: Mapping[str, Any] | None) -> bool:
+    """Tell whether head and embedding are one tensor: so unless the config says otherwise."""
+    tied = True if config is None else config.get("tie_word_embeddings", True)
+    if not isinstance(tied, bool):
+        raise _refused_config("config.json's tie_word_embeddings is neither true nor false.")
+    return tied
 
 
 def count_parameters(
@@ -123,44 +142,76 @@ def count_parameters(
         HeaderRefused: tensors are missing, unknown, twice there, or of another shape than the
             config says; the sentence names the first three.
     """
-    given = [headers] if isinstance(headers, Header) else list(headers)
+    tensors = _union([headers] if isinstance(headers, Header) else headers)
+    tied = _is_tied(config)
+    if config is None or config.get("model_type") != "gpt2":
+        return _count_alone(tensors, tied=tied)
+    model = read_gpt2(config)
+    masks = model.masks()
+    buffers = {name: tensor for name, tensor in tensors.items() if name in masks}
+    weights = {name: tensor for name, tensor in tensors.items() if name not in masks}
+    expected = model.tensors()
+    if not tied or HEAD in weights:
+        expected[HEAD] = (model.vocabulary, model.width)
+    wrong = [n for n, t in buffers.items() if t.shape not in masks[n]]
+    wrong += [n for n, s in expected.items() if n in weights and weights[n].shape != s]
+    _refuse("weights.missing", [n for n in expected if n not in weights], "lacks")
+    _refuse(
+        "weights.unknown", [n for n in weights if n not in expected], "has, unknown to its config,"
+    )
+    _refuse("weights.mis-shaped", wrong, "has in another shape than its config says")
+    exact = model.parameters if tied else model.parameters + weights[HEAD].elements
+    return ParameterCount(exact, HEAD in weights, len(buffers), True)
+
+
+def _union(headers: Iterable[Header]) -> dict[str, Tensor]:
+    """Return the tensors of all shards by their name without prefix; the head never has one."""
     tensors: dict[str, Tensor] = {}
-    for header in given:
+    for header in headers:
         for tensor in header.tensors:
-            name = _bare(tensor.name)
+            bare = tensor.name.removeprefix(PREFIX)
+            name = tensor.name if bare == HEAD else bare
             if name in tensors:
                 raise HeaderRefused("weights.twice", f"{name} is in more than one place.")
             tensors[name] = tensor
-    masks = [name for name, tensor in tensors.items() if tensor.is_mask]
-    for name in masks:
-        del tensors[name]
-    head = tensors.get(HEAD)
-    if config is None or config.get("model_type") != "gpt2":
-        tied = config is None or config.get("tie_word_embeddings", True) is not False
-        counted = [t for n, t in tensors.items() if not (tied and n == HEAD and len(tensors) > 1)]
-        exact = sum(tensor.elements for tensor in counted)
-        return ParameterCount(exact, head is not None, len(masks), False)
-    model = read_gpt2(config)
-    expected = model.tensors()
-    tensors.pop(HEAD, None)
-    if head is not None and head.shape != (model.vocabulary, model.width):
-        raise HeaderRefused("weights.mis-shaped", f"{HEAD} has shape {list(head.shape)}.")
-    _compare(tensors, expected)
-    exact = model.parameters
-    if config.get("tie_word_embeddings", True) is False and head is not None:
-        exact += head.elements
-    return ParameterCount(exact, head is not None, len(masks), True)
+    return tensors
 
 
-def _compare(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    missing = [name for name in expected if name not in tensors]
-    unknown = [name for name in tensors if name not in expected]
-    wrong = [n for n, shape in expected.items() if n in tensors and tensors[n].shape != shape]
-    for reason, names, what in (
-        ("weights.missing", missing, "lacks"),
-        ("weights.unknown", unknown, "has, unknown to its config,"),
-        ("weights.mis-shaped", wrong, "has in another shape than its config says"),
-    ):
-        if names:
-            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
-            raise HeaderRefused(reason, f"The checkpoint {what} {shown}.")
+def _count_alone(tensors: Mapping[str, Tensor], *, tied: bool) -> ParameterCount:
+    """Return the count of an architecture nothing is known about: every element, once.
+
+    A mask is known by its name and its shape together: elsewhere ``attn.bias`` may be learned.
+    """
+    masks = {
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_mask
+        and (tensor.dtype in MASK_BYTES or tensor.elements == 1 or len(tensor.shape) > 1)
+    }
+    skipped = masks | ({HEAD} if tied and len(tensors) > 1 else set())
+    exact = sum(tensor.elements for name, tensor in tensors.items() if name not in skipped)
+    return ParameterCount(exact, HEAD in tensors, len(masks), False)
+
+
+def check_index(index: object, shards: Mapping[str, Header]) -> None:
+    """Return only if a sharded checkpoint's index places each tensor in the file that has it.
+
+    ``index`` is the parsed model.safetensors.index.json; ``shards`` the headers by file name.
+
+    Raises:
+        HeaderRefused: it does not (``weights.index``); the sentence names the first three.
+    """
+    placed = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(placed, dict):
+        raise HeaderRefused("weights.index", "The index of the shards has no weight_map.")
+    there = {t.name: file for file, header in shards.items() for t in header.tensors}
+    odd = [name for name in there if placed.get(name) != there[name]]
+    odd += [f"{name[:200]!a}" for name in placed if name not in there]
+    _refuse("weights.index", odd, "has an index that is wrong about")
+
+
+def _refuse(reason: str, names: Sequence[str], what: str) -> None:
+    """Return only if there are no ``names`` to complain about."""
+    if names:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if names[3:] else "")
+        raise HeaderRefused(reason, f"The checkpoint {what} {shown}.", next_step=_CONFIG_STEP)

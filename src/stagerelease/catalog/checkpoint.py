@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stagerelease.catalog.architecture import count_parameters
+from stagerelease.catalog.architecture import check_index, count_parameters
 from stagerelease.catalog.headers import Header, HeaderRefused, confirm_with_library, parse_header
 
 CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
 CONFIG_LIMIT = 1_000_000
 
 OpenOne = Callable[[str], AbstractContextManager[BinaryIO]]
@@ -37,19 +38,22 @@ def judge(
         HeaderRefused: a header breaks a rule, the tensors are not those of the config, or the
             count or a figure is not the variant's (both numbers are named).
     """
-    headers: list[Header] = []
+    headers: dict[str, Header] = {}
     for path in sorted(p for p in sizes if p.endswith(".safetensors")):
         with open_one(path) as reader:
             header = parse_header(reader, sizes[path])
             # The very file that is open, not whatever its name points at by now.
             confirm_with_library(Path(f"/dev/fd/{reader.fileno()}"))
         if "/" not in path:
-            headers.append(header)  # the model itself lies at the root, as loaders expect
+            headers[path] = header  # the model itself lies at the root, as loaders expect
     if not is_model or not headers:
         return None
-    config = _config(sizes, open_one)
+    index = _object(INDEX, sizes, open_one)
+    if index is not None:
+        check_index(index, headers)
+    config = _object(CONFIG, sizes, open_one)
     _check_figures(config, architecture)
-    count = count_parameters(headers, config)
+    count = count_parameters(headers.values(), config)
     if stated is not None and count.exact != stated:
         raise HeaderRefused(
             "weights.parameters",
@@ -58,20 +62,20 @@ def judge(
     return count.exact
 
 
-def _config(sizes: Mapping[str, int], open_one: OpenOne) -> dict[str, Any] | None:
-    if CONFIG not in sizes:
+def _object(path: str, sizes: Mapping[str, int], open_one: OpenOne) -> dict[str, Any] | None:
+    if path not in sizes:
         return None
-    if sizes[CONFIG] > CONFIG_LIMIT:
-        raise HeaderRefused("weights.config", "config.json is larger than any config is.")
-    with open_one(CONFIG) as reader:
+    if sizes[path] > CONFIG_LIMIT:
+        raise HeaderRefused("weights.config", f"{path} is larger than any config is.")
+    with open_one(path) as reader:
         raw = reader.read(CONFIG_LIMIT + 1)
     try:
-        config = json.loads(raw)
+        found = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise HeaderRefused("weights.config", "config.json is not JSON.") from error
-    if not isinstance(config, dict):
-        raise HeaderRefused("weights.config", "config.json is not an object.")
-    return config
+        raise HeaderRefused("weights.config", f"{path} is not JSON.") from error
+    if not isinstance(found, dict):
+        raise HeaderRefused("weights.config", f"{path} is not an object.")
+    return found
 
 
 def _check_figures(

@@ -12,9 +12,11 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import Any, BinaryIO
 
 from stagerelease.catalog import checkpoint, queries, service
+from stagerelease.catalog.headers import parse_header
 from stagerelease.catalog.queries import RevisionRow, VariantRow
 from stagerelease.catalog.rules import (
     HEAD_BYTES,
@@ -27,6 +29,7 @@ from stagerelease.catalog.rules import (
     check_paths,
     check_ref,
     is_lfs,
+    is_safetensors,
     kind_of,
     manifest_sha256,
     whole_kind,
@@ -112,6 +115,8 @@ class Draft:
         if len(content) > REGULAR_LIMIT:
             raise TooLarge(f"{path!r} is larger than 10 MB.", reason="upload.size")
         check_content(path, content[:HEAD_BYTES])
+        if is_safetensors(path):  # large ones are judged at commit; this one is here already
+            parse_header(BytesIO(content), len(content))
         with self._blobs.writer() as writer:
             writer.write(content)
             stored = writer.commit()

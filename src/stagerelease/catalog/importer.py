@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from stagerelease.catalog import checkpoint, queries, service
+from stagerelease.catalog import checkpoint, queries, service, stored
 from stagerelease.catalog.directory import Found, Note, check_heads, opened, scan
 from stagerelease.catalog.queries import RevisionRow, VariantRow
 from stagerelease.catalog.rules import (
@@ -162,9 +162,9 @@ def _copy_one(
                 if not lfs:
                     git.update(view[:count])
                 step(writer.size)
-        stored = writer.commit()  # only after ``opened`` saw that the file did not change
-    oid = git_blob_sha1(lfs_pointer(stored.sha256, stored.size)) if lfs else git.hexdigest()
-    return NewFile(found.path, stored.size, stored.sha256, oid, lfs, kind)
+        blob = writer.commit()  # only after ``opened`` saw that the file did not change
+    oid = git_blob_sha1(lfs_pointer(blob.sha256, blob.size)) if lfs else git.hexdigest()
+    return NewFile(found.path, blob.size, blob.sha256, oid, lfs, kind)
 
 
 def _record(
@@ -236,5 +236,5 @@ def _heal(
             if again.sha256 != file.sha256:
                 raise Unavailable(f"{file.path!r} changed; import it again.", reason="file.changed")
         with works.begin(actor, quiet=True) as work:
-            service.note_healed(work, file.sha256)
+            stored.note_healed(work, file.sha256)
         note(f"The stored copy of {file.path} was corrupt and has been replaced.")

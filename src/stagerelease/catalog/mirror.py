@@ -182,7 +182,7 @@ class Mirror:
                 out.seek(0)  # the whole body comes again
                 out.truncate()
                 have = 0
-            for chunk in response.iter_raw(_CHUNK):
+            for chunk in response.iter_raw():
                 have += len(chunk)
                 if have > file.size:
                     raise Corrupt(f"{file.path} is longer than announced.", reason="mirror.size")

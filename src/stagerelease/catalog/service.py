@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import insert, select
 
 from stagerelease.catalog import queries
 from stagerelease.catalog.queries import FamilyRow, RefRow, RevisionRow, VariantRow
@@ -26,8 +25,8 @@ from stagerelease.catalog.rules import (
     revision_id,
 )
 from stagerelease.catalog.seed import FamilySeed, shipped
+from stagerelease.catalog.stored import check_present, note_blobs
 from stagerelease.catalog.tables import (
-    Blob,
     Family,
     Ref,
     RepoAlias,
@@ -37,7 +36,7 @@ from stagerelease.catalog.tables import (
 )
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, require
-from stagerelease.kernel.errors import Conflict, Invalid, NotFound, Stale, Unavailable
+from stagerelease.kernel.errors import Conflict, Invalid, NotFound, Stale
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.storage.ports import BlobStore
@@ -158,49 +157,6 @@ def _lock_ref(work: Work, variant_id: str, name: str) -> Ref | None:
     ).scalar_one_or_none()
 
 
-def note_blobs(work: Work, sizes: Mapping[str, int], *, blobs: BlobStore | None = None) -> None:
-    """Write that bytes of these digests and sizes are in the store; with ``blobs``, look first.
-
-    The row is written before the store is looked at: clearing unreferenced bytes takes the row
-    before it removes the file, so of the two one always sees the other.
-
-    Raises:
-        Invalid: the same digest is known with another size.
-        Unavailable: the bytes are not in the store (any more).
-    """
-    rows = [
-        {"sha256": digest, "size": size, "created_at": work.now}
-        for digest, size in sorted(sizes.items())  # one order for all: no deadlock
-    ]
-    statement: Any = postgresql.insert(Blob) if work.is_postgres else sqlite.insert(Blob)
-    work.session.execute(statement.on_conflict_do_nothing(), rows)
-    known = queries.find_blobs(work, sorted(sizes))
-    for digest, size in sizes.items():
-        if known[digest].size != size:
-            raise Invalid(
-                f"{digest[:12]}… is known with {known[digest].size:,} bytes, not {size:,}.",
-                reason="blob.size",
-            )
-    if blobs is not None:
-        _check_present(blobs, sizes)
-
-
-def note_healed(work: Work, sha256: str) -> None:
-    """Write that bytes known to be corrupt were replaced by bytes that hash to their name."""
-    work.session.execute(update(Blob).where(Blob.sha256 == sha256).values(corrupt_at=None))
-    ledger.append(work, type="catalog.blob-healed", subject=f"blob:{sha256}", detail={})
-
-
-def _check_present(blobs: BlobStore, sizes: Mapping[str, int]) -> None:
-    for digest, size in sizes.items():
-        if not blobs.has(digest) or blobs.size(digest) != size:
-            raise Unavailable(
-                f"The bytes {digest[:12]}… are not in the store any more; they were cleared "
-                "while they waited. Send them again.",
-                reason="blob.missing",
-            )
-
-
 def record_revision(
     work: Work,
     *,
@@ -311,7 +267,7 @@ def _write_files(
     work.session.execute(insert(RevisionFile), rows)
     # Only now, with rows that hold the blobs, is the look at the store one that stays true.
     if blobs is not None:
-        _check_present(blobs, {f.sha256: f.size for f in files})
+        check_present(blobs, {f.sha256: f.size for f in files})
 
 
 def _log_revision(work: Work, variant: Variant, row: RevisionRow, ref: str, count: int) -> None:

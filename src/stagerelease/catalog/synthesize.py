@@ -1,15 +1,18 @@
 """Writes checkpoints of the true architecture with random weights, so that everything can be tried
 at true size without the real ones. Streams: memory stays flat whatever the size.
 
-The directory appears under its name only when it is whole; a kill leaves a ``.partial`` beside it.
+The directory appears under its name only when it is whole; a kill leaves a ``.partial`` beside it,
+which the next run for the same directory clears away.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +32,19 @@ VOCABULARY, POSITIONS = 50_257, 1024
 BLOCK = 1 << 20  # elements drawn at once
 SPREAD = 0.02  # GPT-2's initializer_range
 MARGIN = 64 << 20
+WEIGHTS = "model.safetensors"
+FILES = frozenset(
+    {
+        WEIGHTS,
+        "README.md",
+        "config.json",
+        "generation_config.json",
+        "merges.txt",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    }
+)
 _TYPES: dict[str, tuple[str, Any]] = {
     "F32": ("float32", np.float32),
     "F16": ("float16", np.float16),
@@ -93,8 +109,8 @@ def synthesize(
 
     Raises:
         Invalid: no such size or dtype.
-        Conflict: the directory is there already and not empty.
-        Unavailable: the disk has not enough room.
+        Conflict: the directory is there already and not empty, or is being written.
+        Unavailable: the disk has not enough room, or does not take what is written.
     """
     config = config_of(variant)
     synthesize_config(config, directory, seed=seed, dtype=dtype, progress=progress, label=variant)
@@ -115,36 +131,93 @@ def synthesize_config(
             f"There is no dtype {dtype!r}; there are {', '.join(_TYPES)}.", reason="dtype"
         )
     model = read_gpt2(config)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    directory = Path(os.path.abspath(directory))  # "." has no name to put ".partial" behind
+    if directory.is_symlink() or (directory.exists() and not _is_empty(directory)):
         raise Conflict(
-            f"{directory} is there already and not empty.",
+            f"{directory} is there already and not an empty directory.",
             reason="directory",
             next_step="Name a new directory, or empty that one.",
         )
-    width = np.dtype(_TYPES[dtype][1]).itemsize
-    need = model.parameters * width + MARGIN
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(directory.parent).free
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _becoming(directory) as partial:
+            _check_room(partial, model.parameters * np.dtype(_TYPES[dtype][1]).itemsize)
+            _write_small_files(partial, dict(config), model, dtype, label)
+            with (partial / WEIGHTS).open("wb") as out:
+                _write_weights(out, model, dtype, seed, progress)
+    except OSError as error:
+        raise Unavailable(
+            f"{directory} could not be written: {os.strerror(error.errno or 0)}.",
+            reason="disk",
+            retry_after=3600,
+        ) from error
+
+
+def _is_empty(directory: Path) -> bool:
+    return directory.is_dir() and not any(directory.iterdir())
+
+
+@contextmanager
+def _becoming(directory: Path) -> Iterator[Path]:
+    """Yield an empty directory that takes the name of ``directory`` if all goes well, else goes.
+
+    What a killed run left is cleared away; a living run, or files that are not ours, are refused.
+    """
+    partial = directory.with_name(f"{directory.name}.partial")
+    partial.mkdir(exist_ok=True)
+    # The kernel gives a dead process's lock back, so whoever gets it is the only writer.
+    lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _clear(partial, lock)
+        try:
+            yield partial
+            for path in (*partial.iterdir(), partial):
+                _sync(path)
+            os.rename(partial, directory)  # replaces an empty directory and nothing else
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        _sync(directory.parent)
+    finally:
+        os.close(lock)
+
+
+def _clear(partial: Path, lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise Conflict(
+            f"{partial} is being written by another process.", reason="directory.busy"
+        ) from error
+    left = sorted(os.listdir(partial))
+    foreign = [name for name in left if name not in FILES]
+    if foreign:
+        raise Conflict(
+            f"{partial} is needed for writing, and holds {foreign[0]!a}, which is not ours.",
+            reason="directory",
+            next_step="Move that directory away.",
+        )
+    for name in left:
+        (partial / name).unlink()
+
+
+def _check_room(where: Path, weights: int) -> None:
+    need, free = weights + MARGIN, shutil.disk_usage(where).free
     if need > free:
         raise Unavailable(
-            f"It takes {need:,} bytes, and {directory.parent} has {free:,} free.",
+            f"It takes {need:,} bytes, and {where.parent} has {free:,} free.",
             reason="disk",
             retry_after=3600,
         )
-    partial = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+
+
+def _sync(path: Path) -> None:
+    """Return when what was written to the file or directory is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _write_small_files(partial, dict(config), model, dtype, label)
-        with (partial / "model.safetensors").open("wb") as out:
-            _write_weights(out, model, dtype, seed, progress)
-            out.flush()
-            os.fsync(out.fileno())
-        if directory.exists():
-            directory.rmdir()
-        os.rename(partial, directory)
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _write_small_files(

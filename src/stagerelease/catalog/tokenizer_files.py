@@ -12,7 +12,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from stagerelease.kernel.errors import Invalid
+
 VOCABULARY = 50_257
+LEAST = 257
 END = "<|endoftext|>"
 _SAMPLE = """
 A release is made in stages. The smallest model is let out first, then the next, and each time the
@@ -31,11 +34,16 @@ def write_tokenizer(
 ) -> None:
     """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json into ``directory``.
 
+    The same vocabulary size gives the same bytes, on any machine.
+
     Raises:
-        ValueError: a vocabulary smaller than the 256 bytes and the end token.
+        Invalid: a vocabulary smaller than the 256 bytes and the end token.
     """
-    if vocabulary < 257:
-        raise ValueError("a byte-level vocabulary has at least 257 tokens")
+    if vocabulary < LEAST:
+        raise Invalid(
+            f"A byte-level vocabulary of {vocabulary:,} is too small; it has at least {LEAST}.",
+            reason="vocabulary",
+        )
     learned = Tokenizer(models.BPE())
     learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(

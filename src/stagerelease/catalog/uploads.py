@@ -19,7 +19,7 @@ from typing import Self
 import yaml
 from sqlalchemy import select, update
 
-from stagerelease.catalog import queries, service
+from stagerelease.catalog import queries, service, stored
 from stagerelease.catalog.queries import RefRow, VariantRow
 from stagerelease.catalog.rules import (
     HEAD_BYTES,
@@ -273,9 +273,9 @@ def _may_be_safetensors(head: bytes, size: int) -> bool:
 
 def note_received(work: Work, blobs: BlobStore, ticket: Ticket) -> None:
     """Write that the object of a ticket is stored; whole again, if it was corrupt before."""
-    service.note_blobs(work, {ticket.sha256: ticket.size}, blobs=blobs)
+    stored.note_blobs(work, {ticket.sha256: ticket.size}, blobs=blobs)
     if ticket.heals:
-        service.note_healed(work, ticket.sha256)
+        stored.note_healed(work, ticket.sha256)
     work.session.execute(
         update(UploadTicket).where(UploadTicket.id == ticket.id).values(stored_at=work.now)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -24,11 +25,13 @@ from stagerelease.catalog import service, synthesize, views
 from stagerelease.catalog.fsck import FsckReport, check
 from stagerelease.catalog.importer import import_directory, room_of
 from stagerelease.catalog.pull import pull
-from stagerelease.cli.box import opened
+from stagerelease.cli.box import Form, opened
 from stagerelease.kernel.errors import Corrupt
 
 catalog = typer.Typer(help="Models, their revisions and files.", no_args_is_help=True)
 GROUPS = {"catalog": catalog}
+
+REVISION = ("id", "parent_id", "message", "created_at", "parameters", "total_bytes")
 
 Kind = Annotated[
     str | None, typer.Option(help="Artifact kind of every file, such as output_dataset.")
@@ -159,7 +162,11 @@ def show(
     """Show a revision of a repository with its files."""
     with opened() as box, box.works.begin(box.actor, read_only=True) as work:
         view = views.load_view(work, repo, revision)
-        box.out.show(view)
+        if box.out.form is not Form.TABLE:
+            box.out.show(view)
+            return
+        box.out.show(replace(view, files=[]), columns=REVISION)
+        box.out.show(view.files, columns=["path", "size", "kind", "sha256"])
 
 
 @catalog.command("fsck")

@@ -243,5 +243,6 @@ def see(
 def withdraw(work: Work, track_id: str, *, reason: str) -> None:
     """Withdraw a release and suspend every grant on it, in this transaction (invariant 6)."""
     require(work.actor, Permission.RELEASE_WITHDRAW)
+    partners.lock_for_withdrawal(work, track_id)
     release_service.withdraw_track(work, track_id, reason)
     partners.suspend_for_withdrawal(work, track_id)

@@ -9,6 +9,7 @@ import ipaddress
 import json
 import re
 import uuid
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,8 +35,80 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class BodyTooLarge(Exception):
+class BodyTooLarge(Exception):  # noqa: N818 (a signal inside this module)
     """The body outgrew its limit while it was being read."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and the way back to its client, with the headers every answer carries."""
+
+    scope: Scope
+    raw_send: Send
+    request_id: str
+
+    async def send(self, message: Message) -> None:
+        """Send a message, adding our headers to the first."""
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", []))
+            headers += [
+                (b"x-request-id", self.request_id.encode()),
+                (b"x-content-type-options", b"nosniff"),
+                (b"referrer-policy", b"no-referrer"),
+            ]
+            if self.scope["scheme"] == "https":
+                headers.append((b"strict-transport-security", HSTS))
+            message["headers"] = headers
+        await self.raw_send(message)
+
+    async def refuse(self, status: int, reason: str, sentence: str, next_step: str) -> None:
+        """Answer with a problem document that Hub clients can show as well."""
+        code = reason.partition(".")[0]
+        document = {
+            "type": f"/problems/{code}",
+            "title": "The request was refused",
+            "status": status,
+            "detail": sentence,
+            "code": code,
+            "reason": reason,
+            "next_step": next_step,
+            "error": sentence,
+            "request_id": self.request_id,
+        }
+        body = json.dumps(document).encode()
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-error-message", sentence.encode("latin-1", "replace")),
+            (b"connection", b"close"),
+        ]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def _request_id(scope: Scope) -> str:
+    """Return the client's own id when it is well formed (Hub clients send one), else a new one."""
+    sent = _header(scope, b"x-request-id") or _header(scope, b"x-amzn-trace-id") or b""
+    text = sent.decode("latin-1")
+    return text if _ID.match(text) else uuid.uuid4().hex
+
+
+def _sends_token_in_the_clear(scope: Scope) -> bool:
+    client = scope.get("client")
+    return (
+        scope["scheme"] != "https"
+        and client is not None
+        and not is_loopback(client[0])
+        and _header(scope, b"authorization") is not None
+    )
+
+
+def _holds_nul(scope: Scope) -> bool:
+    """Tell whether the address holds a NUL, which names nothing and PostgreSQL refuses as text."""
+    return any(
+        "\x00" in unquote(scope[part].decode("latin-1")) for part in ("raw_path", "query_string")
+    )
 
 
 class Guard:
@@ -51,105 +124,62 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sent_id = _header(scope, b"x-request-id") or _header(scope, b"x-amzn-trace-id") or b""
-        text = sent_id.decode("latin-1")
-        request_id = text if _ID.match(text) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        secure = scope["scheme"] == "https"
-        started = False
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                headers = list(message.get("headers", []))
-                headers += [
-                    (b"x-request-id", request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-                if secure:
-                    headers.append((b"strict-transport-security", HSTS))
-                message["headers"] = headers
-            await send(message)
-
-        async def refuse(status: int, code: str, sentence: str, next_step: str) -> None:
-            body = json.dumps(
-                {
-                    "type": f"/problems/{code.partition('.')[0]}",
-                    "title": "The request was refused",
-                    "status": status,
-                    "detail": sentence,
-                    "code": code.partition(".")[0],
-                    "reason": code,
-                    "next_step": next_step,
-                    "error": sentence,
-                    "request_id": request_id,
-                }
-            ).encode()
-            headers = [
-                (b"content-type", b"application/problem+json"),
-                (b"content-length", str(len(body)).encode()),
-                (b"cache-control", b"no-store"),
-                (b"x-error-message", sentence.encode("latin-1", "replace")),
-                (b"connection", b"close"),
-            ]
-            start = {"type": "http.response.start", "status": status, "headers": headers}
-            await send_with_headers(start)
-            await send_with_headers({"type": "http.response.body", "body": body})
-
-        client = scope.get("client")
-        if (
-            not secure
-            and client is not None
-            and not is_loopback(client[0])
-            and _header(scope, b"authorization") is not None
-        ):
-            await refuse(
+        exchange = Exchange(scope, send, _request_id(scope))
+        scope.setdefault("state", {})["request_id"] = exchange.request_id
+        if _sends_token_in_the_clear(scope):
+            await exchange.refuse(
                 403,
                 "forbidden.plain-http",
                 "A token was sent over plain HTTP from another machine; it was not looked at, "
                 "and must now be considered seen by others.",
                 "Revoke that token, and use the https:// address of this service.",
             )
-            return
-        # A NUL in a path or query can never name anything, and PostgreSQL refuses it as text.
-        if "\x00" in unquote(scope["raw_path"].decode("latin-1")) or "\x00" in unquote(
-            scope["query_string"].decode("latin-1")
-        ):
-            await refuse(400, "invalid.nul", "The address holds a NUL character.", "Remove it.")
-            return
-        if self.unlimited.match(scope["path"]):
-            await self.app(scope, receive, send_with_headers)
-            return
-        length = _header(scope, b"content-length")
-        if length is not None and length.isdigit() and int(length) > self.max_body:
-            await refuse(
-                413,
-                "too-large.body",
-                f"The body has {int(length):,} bytes; this call takes at most {self.max_body:,}.",
-                "Send less at once.",
+        elif _holds_nul(scope):
+            await exchange.refuse(
+                400, "invalid.nul", "The address holds a NUL character.", "Remove it."
             )
+        elif self.unlimited.match(scope["path"]):
+            await self.app(scope, receive, exchange.send)
+        else:
+            await self._limited(exchange, receive)
+
+    async def _limited(self, exchange: Exchange, receive: Receive) -> None:
+        """Run the application with a body that ends, as an error, at the limit."""
+        length = _header(exchange.scope, b"content-length") or b""
+        if length.isdigit() and int(length) > self.max_body:
+            await self._refuse_size(exchange)
             return
-        seen = 0
+        seen, outgrown, answered = 0, False, False
 
         async def receive_counted() -> Message:
-            nonlocal seen
+            nonlocal seen, outgrown
             message = await receive()
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 if seen > self.max_body:
+                    outgrown = True
                     raise BodyTooLarge
             return message
 
+        async def send_unless_outgrown(message: Message) -> None:
+            nonlocal answered
+            if not outgrown:
+                answered = True
+                await exchange.send(message)
+
         try:
-            await self.app(scope, receive_counted, send_with_headers)
+            await self.app(exchange.scope, receive_counted, send_unless_outgrown)
         except BodyTooLarge:
-            if started:
+            if answered:
                 raise
-            await refuse(
-                413,
-                "too-large.body",
-                f"The body is larger than the {self.max_body:,} bytes this call takes.",
-                "Send less at once.",
-            )
+        # A framework may have made its own answer of the signal; ours says what the matter is.
+        if outgrown and not answered:
+            await self._refuse_size(exchange)
+
+    async def _refuse_size(self, exchange: Exchange) -> None:
+        await exchange.refuse(
+            413,
+            "too-large.body",
+            f"The body is larger than the {self.max_body:,} bytes this call takes.",
+            "Send less at once.",
+        )

@@ -35,6 +35,7 @@ from stagerelease.partners.signing import (
 )
 from stagerelease.partners.stopping import (
     attest_destruction,
+    lock_for_withdrawal,
     resume_grant,
     revoke_grant,
     suspend_for_withdrawal,
@@ -55,6 +56,7 @@ __all__ = [
     "list_grants",
     "list_outdated",
     "list_signatures",
+    "lock_for_withdrawal",
     "publish_numbered",
     "publish_version",
     "resume_grant",

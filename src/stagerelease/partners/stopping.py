@@ -21,6 +21,7 @@ from stagerelease.partners import queries
 from stagerelease.partners.moving import (
     load_for,
     lock_grant,
+    lock_grants,
     move,
     note,
     standing_of,
@@ -28,6 +29,7 @@ from stagerelease.partners.moving import (
 )
 from stagerelease.partners.queries import AttestationRow, GrantRow
 from stagerelease.partners.rules import (
+    LIVE,
     RESUME_CONSENTS,
     GrantState,
     Suspension,
@@ -37,6 +39,7 @@ from stagerelease.partners.rules import (
 from stagerelease.partners.tables import DestructionAttestation, Grant, GrantResume
 from stagerelease.releases.facts import standing as standing_of_people
 from stagerelease.releases.humans import accountable
+from stagerelease.releases.moving import lock_track
 from stagerelease.releases.rules import check_text
 
 MAX_REASON = 1000
@@ -252,6 +255,20 @@ def _holds(work: Work, grant: GrantRow, person_id: str) -> bool:
 
 
 # --- what others' decisions do to grants ---------------------------------------------------------
+
+
+def lock_for_withdrawal(work: Work, track_id: str) -> None:
+    """Take the locks of a withdrawal, track and grants, before its first log entry.
+
+    Without this, somebody who stops or resumes a grant at the same moment holds what the withdrawal
+    waits for while waiting for the log, and the withdrawal may be the one that is refused.
+
+    Raises:
+        NotFound: there is no such track.
+    """
+    require(work.actor, Permission.RELEASE_WITHDRAW)
+    lock_track(work, track_id)
+    lock_grants(work, (Grant.track_id == track_id) & Grant.state.in_(sorted(LIVE)))
 
 
 def suspend_for_withdrawal(work: Work, track_id: str) -> list[str]:
