@@ -6,6 +6,7 @@ import io
 import json
 import os
 import time
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -208,6 +209,11 @@ PIECES = (
 )
 
 
+def a_value(dice: Random) -> Any:
+    """One of the values, as a copy: what is spoiled next must not spoil the next example."""
+    return deepcopy(dice.choice(VALUES))
+
+
 def orderly(dice: Random) -> tuple[dict[str, Any], int]:
     """A header that is in order, and the bytes its tensors take."""
     header: dict[str, Any] = {}
@@ -231,20 +237,20 @@ def spoil_tree(dice: Random, header: dict[str, Any]) -> None:
     tensor = isinstance(inside, dict) and "data_offsets" in inside
     match dice.randrange(7):
         case 0:
-            header[name] = dice.choice(VALUES)
+            header[name] = a_value(dice)
         case 1:
             header[dice.choice(NAMES)] = header.pop(name)
         case 2:
-            header[dice.choice(NAMES)] = inside
+            header[dice.choice(NAMES)] = deepcopy(inside)
         case 3 if tensor and isinstance(inside["data_offsets"], list) and inside["data_offsets"]:
             offsets = inside["data_offsets"]
-            offsets[dice.randrange(len(offsets))] = dice.choice(VALUES)
+            offsets[dice.randrange(len(offsets))] = a_value(dice)
         case 4 if tensor and isinstance(inside["shape"], list):
-            inside["shape"].insert(0, dice.choice(VALUES))
+            inside["shape"].insert(0, a_value(dice))
         case 5 if isinstance(inside, dict) and inside:
-            inside[dice.choice(list(inside))] = dice.choice(VALUES)
+            inside[dice.choice(list(inside))] = a_value(dice)
         case _ if isinstance(inside, dict):
-            inside["dtype"] = dice.choice(DTYPES)
+            inside["dtype"] = deepcopy(dice.choice(DTYPES))
 
 
 def a_file(seed: int) -> bytes:
