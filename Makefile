@@ -63,7 +63,7 @@ bench: $(VENV)/.dev ## run the benchmarks; each prints a ratio of two sides meas
 
 system-packages: ## Debian packages that check-all needs (as root)
 	apt-get update -q
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -q postgresql nginx golang-go golang-golang-x-mod-dev curl wget aria2
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q postgresql nginx golang-go golang-golang-x-mod-dev gettext-base openssl curl wget aria2
 
 clean: ## remove the environment and caches (never the data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -201,6 +201,7 @@ def read_head(connection: socket.socket) -> tuple[int, int, bytes]:
 
 def fetch(target: Target, wanted: Range | None, go: Any, done: Any, mb_per_s: float | None) -> None:
     """Download into one buffer that is overwritten, and report the bytes received."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     buffer = memoryview(bytearray(MIB))
     with target.connect() as connection:
         go.wait()
@@ -411,6 +412,7 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick:
         options.size_mb, options.rounds = 512, 2
+    options.rounds = max(1, options.rounds)
     return options
 
 
@@ -442,6 +444,7 @@ def main() -> int:
     if options.serve:
         serve(options.serve, Path(options.root), options.digest, accel=options.accel)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # `timeout` must not orphan servers
     with tempfile.TemporaryDirectory(prefix="bench-") as name, ExitStack() as stack:
         work = Path(name)
         work.chmod(0o755)  # nginx's worker may run as another user

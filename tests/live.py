@@ -80,9 +80,11 @@ def make_box(data: Path, url: str, clock: SetClock) -> Box:
 
 
 @pytest.fixture
-def box(works: Works, tmp_path: Path, database_url: str, clock: SetClock) -> Box:
+def box(works: Works, tmp_path: Path, database_url: str, clock: SetClock) -> Iterator[Box]:
     """Wired ports over the test's database and blob store."""
-    return make_box(tmp_path / "data", database_url, clock)
+    made = make_box(tmp_path / "data", database_url, clock)
+    yield made
+    made.works.engine.dispose()
 
 
 @pytest.fixture

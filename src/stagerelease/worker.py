@@ -53,15 +53,21 @@ def _checkpoint(box: Box) -> None:
         ledger.sign_checkpoint(work, box.signer)
 
 
-def _apply_due(box: Box) -> None:
+def _promotions(box: Box) -> None:
+    with box.works.begin(SYSTEM, read_only=True) as work:
+        if not releases.promotions_due(work):
+            return  # a writing Work would make every process ask again for nothing
     with box.works.begin(SYSTEM) as work:
         releases.apply_due(work)
+        releases.expire_stale(work)
 
 
 def _sweep(box: Box) -> None:
+    with box.works.begin(SYSTEM, read_only=True) as work:
+        if not partners.sweep_due(work):
+            return
     with box.works.begin(SYSTEM) as work:
         partners.sweep_expired(work)
-        releases.expire_stale(work)
 
 
 def _read_edge_log(box: Box) -> None:
@@ -74,7 +80,7 @@ def periodic_table() -> list[Periodic]:
     return [
         Periodic("ledger.sequence", 0.25, _sequence),
         Periodic("ledger.checkpoint", 5.0, _checkpoint),
-        Periodic("releases.apply_due", 5.0, _apply_due),
+        Periodic("releases.promotions", 5.0, _promotions),
         Periodic("sweep", 15.0, _sweep),
         Periodic("downloads.edge_log", 1.0, _read_edge_log),
     ]

@@ -240,6 +240,47 @@ def test_a_consistency_proof_with_any_one_thing_altered_is_refused(new, bit, dat
             merkle.check_consistency(*case)
 
 
+def test_a_proof_for_a_tree_of_another_height_is_refused():
+    """The length of a path belongs to the size: a lie about the size must not shift the leaf."""
+    lies = 0
+    for size in range(1, 25):
+        for idx in range(size):
+            proof = BIG.prove(idx, size)
+            growth = BIG.grow(idx, size)
+            for other in range(idx + 1, 50):
+                if len(BIG.prove(idx, other)) != len(proof):
+                    with pytest.raises(merkle.ProofRefused):
+                        merkle.check_inclusion(BIG.leaves[idx], idx, other, proof, BIG.roots[size])
+                    lies += 1
+                if idx and len(BIG.grow(idx, other)) != len(growth):
+                    with pytest.raises(merkle.ProofRefused):
+                        merkle.check_consistency(
+                            idx, BIG.roots[idx], other, BIG.roots[size], growth
+                        )
+                    lies += 1
+    assert lies > 10_000
+
+
+def test_a_proof_that_goes_on_above_the_claimed_tree_is_refused():
+    """The roots and hashes are true; only the sizes are smaller than the tree they are of."""
+    leaf = BIG.leaves[1]
+    merkle.check_inclusion(leaf, 1, 2, BIG.prove(1, 2), BIG.roots[2])
+    with pytest.raises(merkle.ProofRefused, match="too long"):
+        merkle.check_inclusion(leaf, 0, 1, BIG.prove(1, 2), BIG.roots[2])
+    merkle.check_consistency(7, BIG.roots[7], 8, BIG.roots[8], BIG.grow(7, 8))
+    with pytest.raises(merkle.ProofRefused, match="too long"):
+        merkle.check_consistency(3, BIG.roots[7], 4, BIG.roots[8], BIG.grow(7, 8))
+
+
+def test_one_hash_of_twice_the_length_is_not_two_hashes():
+    pair = BIG.leaves[0] + BIG.leaves[1]
+    assert merkle.node_hash(pair, b"") == BIG.roots[2]
+    with pytest.raises(merkle.ProofRefused, match="32-byte"):
+        merkle.check_inclusion(b"", 1, 2, [pair], BIG.roots[2])
+    with pytest.raises(merkle.ProofRefused, match="32-byte"):
+        merkle.check_consistency(1, b"", 2, BIG.roots[2], [pair])
+
+
 @given(st.integers(2, 300), st.data())
 def test_a_rewritten_past_has_no_consistency_proof(new, data):
     """A fork that changed a leaf the old checkpoint covers cannot be proved with its own nodes."""

@@ -121,6 +121,7 @@ def test_a_false_signature_beside_a_true_one_of_the_same_key_refuses_the_note():
         "\u2014 na+me AAAAAAA=\n",
         "\u2014 na\u00a0me AAAAAAA=\n",
         "\u2014 name AAAA\n",
+        "\u2014 name AAAAAA==\n",
         "\u2014 name AAAAAAB=\n",
         "\u2014 name AAAAAAA\n",
         "\u2014 name AAAAAAA= \n",
@@ -182,6 +183,8 @@ def test_a_verifier_key_with_any_one_bit_flipped_verifies_nothing(bit):
 def test_what_is_no_verifier_key_is_refused(key):
     with pytest.raises(notes.NoteRefused):
         notes.verify(NOTE, key)
+    with pytest.raises(notes.NoteRefused):
+        notes.key_name(key)
 
 
 @pytest.mark.parametrize(

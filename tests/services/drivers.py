@@ -68,7 +68,7 @@ class ServiceDriver:
         return Answer(row=plain(row))
 
     def close(self) -> None:
-        self.staff.works.engine.dispose()
+        pass
 
 
 PATHS = {

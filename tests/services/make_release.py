@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 
 from databases import START, PostgresServer, execute
 from stagerelease.catalog import service as catalog
@@ -230,20 +230,37 @@ class Staffed:
     def copied(self, directory: Path) -> Iterator[str]:
         """Give the URL of a private copy, gone when the block ends."""
         name = f"c{time.time_ns()}"
-        if self.server is None:
-            target = directory / f"{name}.sqlite3"
-            shutil.copy(self.url.removeprefix("sqlite:///"), target)
-            yield f"sqlite:///{target}"
-            for path in directory.glob(f"{name}.sqlite3*"):
-                path.unlink()
-            return
-        admin = make_engine(self.server.database("postgres"), pool_size=1)
-        execute(admin, f"CREATE DATABASE {name} TEMPLATE template_staffed")
+        url = (
+            f"sqlite:///{directory / name}.sqlite3"
+            if self.server is None
+            else self.server.database(name)
+        )
+        self.restore(url)
         try:
-            yield self.server.database(name)
+            yield url
         finally:
-            execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
-            admin.dispose()
+            self._remove(url)
+
+    def restore(self, url: str) -> None:
+        """Make what ``url`` names a fresh copy; nothing may be connected to it."""
+        self._remove(url)
+        if self.server is None:
+            shutil.copy(self.url.removeprefix("sqlite:///"), url.removeprefix("sqlite:///"))
+        else:
+            self._administer(f"CREATE DATABASE {make_url(url).database} TEMPLATE {make_url(self.url).database}")
+
+    def _remove(self, url: str) -> None:
+        if self.server is not None:
+            self._administer(f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
+            return
+        for suffix in ("", "-wal", "-shm"):
+            Path(url.removeprefix("sqlite:///") + suffix).unlink(missing_ok=True)
+
+    def _administer(self, sql: str) -> None:
+        assert self.server is not None
+        admin = make_engine(self.server.database("postgres"), pool_size=1)
+        execute(admin, sql)
+        admin.dispose()
 
 
 @pytest.fixture(scope="session")
@@ -255,9 +272,10 @@ def staffed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     else:
         server = request.getfixturevalue("postgres_template")
         admin = make_engine(server.database("postgres"), pool_size=1)
-        execute(admin, "CREATE DATABASE template_staffed TEMPLATE template_sr")
+        name = f"template_s{time.time_ns()}"  # one for each module that imports this fixture
+        execute(admin, f"CREATE DATABASE {name} TEMPLATE template_sr")
         admin.dispose()
-        url = server.database("template_staffed")
+        url = server.database(name)
     engine = make_engine(url, pool_size=2)
     upgrade(engine)
     works = Works(engine, SetClock(START))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -237,15 +238,13 @@ def _write_small_files(
     )
 
 
-def _write_weights(
-    out: BinaryIO, model: Gpt2, dtype: str, seed: int, progress: Progress | None
-) -> None:
+def weights_header(model: Gpt2, dtype: str = "F32") -> tuple[bytes, int]:
+    """Return what model.safetensors begins with, and how many bytes of tensors follow it."""
     item = np.dtype(_TYPES[dtype][1]).itemsize
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    shapes = model.tensors()
     offset = 0
-    for name, shape in shapes.items():
-        size = int(np.prod(shape)) * item
+    for name, shape in model.tensors().items():
+        size = math.prod(shape) * item
         header[f"transformer.{name}"] = {
             "dtype": dtype,
             "shape": list(shape),
@@ -254,16 +253,23 @@ def _write_weights(
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # data begins aligned, as the library writes it
-    out.write(len(text).to_bytes(8, "little") + text)
+    return len(text).to_bytes(8, "little") + text, offset
+
+
+def _write_weights(
+    out: BinaryIO, model: Gpt2, dtype: str, seed: int, progress: Progress | None
+) -> None:
+    header, total = weights_header(model, dtype)
+    out.write(header)
     random = np.random.Generator(np.random.SFC64(seed))
     done = 0
-    for name, shape in shapes.items():
-        for block in _blocks(name, int(np.prod(shape)), random):
+    for name, shape in model.tensors().items():
+        for block in _blocks(name, math.prod(shape), random):
             data = block.astype(_TYPES[dtype][1], copy=False)
             out.write(data.data)
             done += data.nbytes
             if progress is not None:
-                progress(done, offset)
+                progress(done, total)
 
 
 def _blocks(

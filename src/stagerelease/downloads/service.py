@@ -21,7 +21,7 @@ from stagerelease.entitlements import service as entitlements
 from stagerelease.entitlements.rules import Decision
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import ANONYMOUS, SYSTEM, Actor
-from stagerelease.kernel.errors import DomainError, Gated, NotFound
+from stagerelease.kernel.errors import DomainError, Gated, NotFound, Unavailable
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 
@@ -97,6 +97,13 @@ def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> T
         raise FileMissing(
             f"There is no file {path!r} in {repo_id} at {entitled.revision.id[:8]}.",
             commit=entitled.revision.id,
+        )
+    blob = catalog.find_blob(work, file.sha256)
+    if blob is not None and blob.corrupt_at is not None:
+        raise Unavailable(
+            f"The stored copy of {path!r} does not verify, so it is not delivered.",
+            retry_after=3600,
+            reason="blob.corrupt",
         )
     ticket = Ticket(
         repo_id=entitled.variant.repo_id,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
@@ -55,6 +56,15 @@ def _scoped_out(actor: Actor, action: Action) -> bool:
     return actor.scopes is not None and action.value not in actor.scopes
 
 
+def _membership_ends(actor: Actor) -> dict[str, datetime | None]:
+    """Return when the caller leaves each organisation: the latest of several roster lines."""
+    ends: dict[str, datetime | None] = {}
+    for organisation, end in actor.membership_ends:
+        known = ends.get(organisation, end)
+        ends[organisation] = None if known is None or end is None else max(known, end)
+    return ends
+
+
 def _grant_facts(
     work: Work, actor: Actor, track: releases.TrackRow, *, rank: int, ranks: dict[str, int]
 ) -> tuple[GrantFact, ...]:
@@ -63,7 +73,7 @@ def _grant_facts(
     rows = partner_queries.grants_for(
         work, person_id=actor.id, organisation_ids=actor.organisations, track_ids=[track.id]
     )
-    ends = dict(actor.membership_ends)
+    ends = _membership_ends(actor)
     facts = []
     for row in rows:
         grant = row.grant

@@ -35,7 +35,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class BodyTooLarge(Exception):  # noqa: N818 (a signal inside this module)
+class BodyTooLarge(Exception):
     """The body outgrew its limit while it was being read."""
 
 

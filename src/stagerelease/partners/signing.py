@@ -163,6 +163,18 @@ def sign(
         signed_at=work.now,
         valid_until=valid_until,
     )
+    _take_effect(work, signature, version, client_address)
+    return load_signature(work, signature.id)
+
+
+def _take_effect(
+    work: Work, signature: Signature, version: AgreementVersionRow, client_address: str | None
+) -> None:
+    """Record a new signature in place of the party's older ones; move what rested on those.
+
+    Raises:
+        Conflict: this party's signature on this version is in force already.
+    """
     older = _lock_party(work, version, signature)
     if any(s.agreement_version_id == version.id and _counts(work, s) for s in older):
         raise Conflict(
@@ -170,8 +182,7 @@ def sign(
             reason="signature.exists",
         )
     resting = lock_grants(
-        work,
-        Grant.signature_id.in_([s.id for s in older]) & Grant.state.in_(sorted(LIVE)),
+        work, Grant.signature_id.in_([s.id for s in older]) & Grant.state.in_(sorted(LIVE))
     )
     _record(work, signature, client_address)
     _supersede(work, older, by=signature)
@@ -185,8 +196,7 @@ def sign(
             reason=f"It rests on the signature {signature.id} now.",
             detail={"signature": signature.id},
         )
-    work.session.flush()  # the row returned is read back
-    return load_signature(work, signature.id)
+    work.session.flush()  # what was written is read back
 
 
 def _counts(work: Work, signature: Signature) -> bool:

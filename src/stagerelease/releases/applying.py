@@ -126,6 +126,15 @@ def apply_due(work: Work) -> list[int]:
     return applied
 
 
+def promotions_due(work: Work) -> bool:
+    """Tell whether ``apply_due`` or ``expire_stale`` would find anything; takes no lock."""
+    stale = select(Promotion.id).where(
+        Promotion.state.in_(sorted(OPEN)), Promotion.expires_at <= work.now
+    )
+    due = facts.due_promotions(work)
+    return bool(due) or work.session.execute(stale.limit(1)).first() is not None
+
+
 def expire_stale(work: Work) -> list[int]:
     """Expire every unapplied request whose time is over; return their numbers."""
     require(work.actor, Permission.PROMOTION_APPLY)

@@ -6,7 +6,13 @@ decided here.
 
 from __future__ import annotations
 
-from stagerelease.releases.applying import announce, apply, apply_due, expire_stale
+from stagerelease.releases.applying import (
+    announce,
+    apply,
+    apply_due,
+    expire_stale,
+    promotions_due,
+)
 from stagerelease.releases.board import board
 from stagerelease.releases.holds import lay_hold, lift_hold, list_holds, show_hold
 from stagerelease.releases.planning import apply_plan, list_plans, show_plan
@@ -42,6 +48,7 @@ __all__ = [
     "list_promotions",
     "list_tracks",
     "open_promotion",
+    "promotions_due",
     "reject",
     "request_changes",
     "resubmit",

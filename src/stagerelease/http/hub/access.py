@@ -17,6 +17,7 @@ from stagerelease.entitlements import service as entitlements
 from stagerelease.http.begin import Begin
 from stagerelease.http.hub.wire import speak_hub
 from stagerelease.http.wire import origin_of
+from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Conflict, Invalid, NotFound
 
@@ -69,6 +70,7 @@ def list_access_requests(
     """List requests in one state, oldest first, a page at a time."""
     with begin(read_only=True) as work:
         entitlements.see(work, work.actor, f"{ns}/{name}")
+        require(work.actor, Permission.ACCESS_REQUEST_READ)
         rows = access.list_requests(work, repo_id=f"{ns}/{name}", status=Status(status))
     rest = [row for row in sorted(rows, key=lambda r: r.id) if row.id > cursor]
     if len(rest) > PAGE:
