@@ -1,7 +1,7 @@
 """Makes decisions as fast as it can and acknowledges each after its commit; made to be killed.
 
-Each line on stdin forks a child that lays holds for ever and writes ``ack <hold> <leaf>`` after each
-commit. Forking from one prepared process makes forty kills cheap.
+Each line on stdin forks a child that lays holds for ever and writes ``ack <hold> <leaf>`` after
+each commit. Forking from one prepared process makes forty kills cheap.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from databases import PostgresServer, execute
 from sqlalchemy import select
 
+from databases import PostgresServer, execute
 from stagerelease.db.engine import make_engine
 from stagerelease.db.migrate import upgrade
 from stagerelease.db.work import Works

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from databases import free_port
 
 pytestmark = pytest.mark.e2e
@@ -278,7 +279,22 @@ def sha256_of(path: Path) -> str:
         ("wget", ["wget", "-q", "-c", "--header", "$auth", "-O", "$out", "$url"]),
         (
             "aria2c",
-            [*"aria2c -q -x4 -s4 -c --header $auth -d $dir -o file $url".split()],
+            [
+                *[
+                    "aria2c",
+                    "-q",
+                    "-x4",
+                    "-s4",
+                    "-c",
+                    "--header",
+                    "$auth",
+                    "-d",
+                    "$dir",
+                    "-o",
+                    "file",
+                    "$url",
+                ]
+            ],
         ),
     ],
 )

@@ -33,6 +33,18 @@ from stagerelease.kernel.errors import Invalid
 CASES = hostile_safetensors()
 
 
+class Counted(io.BytesIO):
+    """A stream that counts the bytes it was asked for."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size >= 0
+        self.taken += size
+        return super().read(size)
+
+
 def parse(data: bytes) -> Header:
     return parse_header(io.BytesIO(data), len(data))
 
@@ -72,18 +84,18 @@ def test_a_refusal_is_one_short_printable_sentence(case: Case):
 
 
 def test_parsing_holds_only_the_header_in_memory():
-    class Counted(io.BytesIO):
-        taken = 0
-
-        def read(self, size: int | None = -1, /) -> bytes:
-            assert size is not None
-            assert size >= 0
-            Counted.taken += size
-            return super().read(size)
-
     data = file_of({"a": entry(2_000_000)}, bytes(8_000_000))
-    header = parse_header(Counted(data), len(data))
-    assert Counted.taken == header.header_bytes < 100
+    stream = Counted(data)
+    header = parse_header(stream, len(data))
+    assert stream.taken == header.header_bytes < 100
+
+
+@pytest.mark.parametrize("length", [3, 1_000_000, 1_000_001, 2**64 - 1])
+def test_a_header_that_cannot_be_there_is_not_read(length: int):
+    stream = Counted(file_of(b"{}", length=length))
+    with pytest.raises(HeaderRefused):
+        parse_header(stream, 10)
+    assert stream.taken == 8
 
 
 def test_the_file_says_it_is_longer_than_the_stream_yields():

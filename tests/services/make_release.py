@@ -247,7 +247,9 @@ class Staffed:
         if self.server is None:
             shutil.copy(self.url.removeprefix("sqlite:///"), url.removeprefix("sqlite:///"))
         else:
-            self._administer(f"CREATE DATABASE {make_url(url).database} TEMPLATE {make_url(self.url).database}")
+            self._administer(
+                f"CREATE DATABASE {make_url(url).database} TEMPLATE {make_url(self.url).database}"
+            )
 
     def _remove(self, url: str) -> None:
         if self.server is not None:

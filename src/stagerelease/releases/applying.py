@@ -128,6 +128,7 @@ def apply_due(work: Work) -> list[int]:
 
 def promotions_due(work: Work) -> bool:
     """Tell whether ``apply_due`` or ``expire_stale`` would find anything; takes no lock."""
+    require(work.actor, Permission.PROMOTION_APPLY)
     stale = select(Promotion.id).where(
         Promotion.state.in_(sorted(OPEN)), Promotion.expires_at <= work.now
     )
