@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -65,11 +66,15 @@ def wait_for(condition, seconds: float, what: str):
     raise AssertionError(f"not in {seconds} s: {what}")
 
 
-def ready(base_url: str, verify=True) -> bool:
+def ready(base_url: str, verify: ssl.SSLContext | bool = True) -> bool:
     try:
         return httpx.get(f"{base_url}/readyz", verify=verify, timeout=2).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def trusting(ca: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=ca)
 
 
 @contextmanager
@@ -87,7 +92,7 @@ def running(data: Path, *options: str, tls: bool = False, **extra: str) -> Itera
     ca = str(data / "tls" / "ca.pem")
     try:
         wait_for(
-            lambda: (not tls or Path(ca).exists()) and ready(base, ca if tls else True),
+            lambda: (not tls or Path(ca).exists()) and ready(base, trusting(ca) if tls else True),
             90,
             "ready",
         )
@@ -154,7 +159,7 @@ def test_https_with_a_ca_of_ones_own(tmp_path):
     data = tmp_path / "data"
     with running(data, "--tls-dev", tls=True) as up:
         ca = str(data / "tls" / "ca.pem")
-        with up.client("partner", verify=ca) as client:
+        with up.client("partner", verify=trusting(ca)) as client:
             answer = client.get("/api/whoami-v2")
             assert answer.headers["strict-transport-security"].startswith("max-age=")
         with pytest.raises(httpx.ConnectError):

@@ -203,6 +203,23 @@ def test_a_checkpoint_signed_by_another_key_of_the_same_name_is_found(log):
     assert "not signed by" in found.sentence
 
 
+def test_a_signed_checkpoint_with_the_right_root_and_a_wrong_size_is_found(log):
+    with log.begin(SYSTEM, dry_run=True) as work:
+        row = work.session.get(LogCheckpoint, 20)
+        wrong = notes.Checkpoint(ORIGIN, 21, queries.root_at(work, 20))
+        row.note = notes.sign(wrong.body(), SKEY)
+        assert places(fsck.verify_all(work, vkey=VKEY)) == ["checkpoint 20"]
+
+
+def test_an_entry_in_another_spelling_is_found_even_under_its_own_hash(log):
+    with log.begin(SYSTEM, dry_run=True) as work:
+        body = queries.entry(work, 4).body.replace(b",", b", ", 1)
+        change = update(LogLeaf).where(LogLeaf.idx == 4)
+        work.session.execute(change.values(body=body, hash=merkle.leaf_hash(body)))
+        found = fsck.verify_all(work, vkey=VKEY)
+    assert fsck.Finding("leaf 4", "its body is not canonical JSON") in found
+
+
 def test_two_swapped_entries_are_found(log):
     with log.begin(SYSTEM, dry_run=True) as work:
         first, second = queries.entry(work, 6), queries.entry(work, 21)

@@ -29,6 +29,7 @@ from stagerelease.releases import service
 from stagerelease.releases.facts import PromotionRow
 
 __all__ = ["database_url", "staff", "staffed"]  # fixtures
+pytestmark = pytest.mark.timeout(1800)
 THREADS = 8
 LOSSES = (Conflict, Blocked, Stale)
 REVIEWERS = tuple(f"reviewer-{i}" for i in range(THREADS))
