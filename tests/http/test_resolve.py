@@ -162,7 +162,7 @@ def downloads(world) -> list[Download]:
         return rows
 
 
-def wait_for(condition, seconds=5.0):
+def wait_for(condition, seconds=20.0):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():

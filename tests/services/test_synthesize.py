@@ -216,13 +216,26 @@ def test_two_runs_for_one_directory_do_not_meet(tmp_path: Path):
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
+def test_nothing_is_written_through_a_link_that_was_left(tmp_path: Path):
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "m.partial").mkdir()
+    (tmp_path / "m.partial" / "config.json").symlink_to(tmp_path / "victim")
+    synthesize_config(TINY, tmp_path / "m")
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert not (tmp_path / "m" / "config.json").is_symlink()
+
+
 def test_a_disk_too_small_is_refused_before_a_weight_is_written(tmp_path: Path):
     huge = small_config(layers=512, width=65_536, heads=1_024)
-    start = time.monotonic()
-    error = refused(tmp_path / "m", Unavailable, huge)
-    assert time.monotonic() - start < 5
-    assert error.reason == "disk"
-    assert f"{read_gpt2(huge).parameters * 4 + (64 << 20):,} bytes" in error.sentence
+
+    def stop(done: int, total: int) -> None:
+        pytest.fail("it began to write")  # and would not end before the disk is full
+
+    with pytest.raises(Unavailable) as refused:
+        synthesize_config(huge, tmp_path / "m", progress=stop)
+    assert refused.value.reason == "disk"
+    need = read_gpt2(huge).parameters * 4 + (64 << 20)
+    assert f"{need:,} bytes" in refused.value.sentence
     assert list(tmp_path.iterdir()) == []
 
 

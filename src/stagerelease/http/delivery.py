@@ -117,7 +117,8 @@ class ByteDelivery(Response):
                 return body.result()
             self._settle(link)
             if not cut.done():
-                return "client_left"
+                whole = self._settled == self._selection.length  # it hung up having it all
+                return "whole" if whole else "client_left"
             self._drop(link)
             if link is not None:
                 await asyncio.wait({gone}, timeout=1)  # so that uvicorn knows, and logs nothing
@@ -145,7 +146,8 @@ class ByteDelivery(Response):
             return "failed"
         # Waits until the last slice has left the transport, as every send waits for the one before.
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        if link is not None and link.lost:
+        self._settle(link)
+        if link is not None and self._settled < self._selection.length:
             return "client_left"
         self._settled = self._selection.length
         return "whole"
@@ -161,20 +163,26 @@ class ByteDelivery(Response):
         message = {"type": "http.response.body", "body": body, "more_body": True}
         if link is None:
             await send(message)
+            self._handed += len(body)
+            self._settle(link)
             await asyncio.sleep(0)
-        else:
-            await link.drained()
-            async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-                reader.passing(offset)
-                await send(message)
-                await asyncio.sleep(0)
-        self._handed += len(body)
-        self._settle(link)
+            return
+        await link.drained()
+        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            reader.passing(offset)
+            await link.drained()  # at once, unless it changed while we waited for our turn
+            await send(message)
+            if not link.lost:  # a write to a lost connection went nowhere
+                self._handed += len(body)
+            self._settle(link)
+            await asyncio.sleep(0)
 
     def _settle(self, link: Link | None) -> None:
         """Count what surely left; without a link, a send vouches for the one before it."""
         if link is None:
             self._settled = max(self._settled, self._handed - COPY)
+        elif link.flushed:
+            self._settled = self._handed
         elif not link.lost:  # a lost connection has forgotten what it still held
             self._settled = max(self._settled, self._handed - link.unsent)
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 EXTENSION = "stagerelease.link"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Link:
     """The connection under one request."""
 
@@ -27,6 +27,8 @@ class Link:
     untouched: bool
     """A body goes from its buffer to the kernel, and user space never reads it on the way."""
     flow: FlowControl
+    flushed: bool = True
+    """The kernel took every byte handed over, also when the connection is lost after that."""
 
     @property
     def unsent(self) -> int:
@@ -39,9 +41,13 @@ class Link:
         return self.transport.is_closing()
 
     def drain_fully(self) -> None:
-        """Call the connection drained only when all that was handed over has left it."""
+        """Call the connection drained only when all that was handed over has left it.
+
+        Writing then pauses while any byte waits and resumes when none does, which tells a client
+        that hangs up the moment it has everything from one that left early.
+        """
         if not self.lost:
-            self.transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT, low=0)
+            self.transport.set_write_buffer_limits(high=0, low=0)
 
     async def drained(self) -> None:
         """Wait until the connection takes more at once, or is lost."""
@@ -66,6 +72,16 @@ class LinkedProtocol(HttpToolsProtocol):
         self._link = Link(
             transport, plain and type(transport).__module__ == "uvloop.loop", self.flow
         )
+
+    def pause_writing(self) -> None:
+        """Note that bytes wait for the kernel."""
+        self._link.flushed = False
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Note that the kernel has what was handed over."""
+        self._link.flushed = True
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         """Add the link to the scope of the request that begins."""
