@@ -397,6 +397,7 @@ def test_dwell_counts_from_when_the_audience_could_fetch(
     make_grant(works, track.id, "partner", staff.id("nia"), state="pending")  # never let in
     starts = clock.now() + DAY
     make_grant(works, track.id, "partner", staff.id("nia"), starts=starts)
+    assert page(staff, towards_public).gates[0].measured == "nobody could fetch yet"
     clock.move(15 * DAY - timedelta(seconds=1))
     # The request would expire first: what is looked at is the gate.
     gate = page(staff, towards_public).gates[0]
@@ -477,8 +478,10 @@ def test_a_request_expires_at_use_and_by_the_sweeper(works, staff, track, clock)
         approve(staff, fresh, "rob")
     assert caught.value.reason == "promotion.expired"
     with works.begin(SYSTEM) as work:
+        assert service.promotions_due(work)
         assert service.expire_stale(work) == [request.id, fresh.id]
         assert service.expire_stale(work) == []
+        assert not service.promotions_due(work)
     assert page(staff, request).promotion.state == "expired"
 
 
@@ -504,8 +507,9 @@ def test_one_person_lays_a_hold_two_lift_it(works, staff, track):
     with staff.begin("sam") as work:
         half = service.lift_hold(work, hold.id, reason="Looked at it.")
     assert half.lifted_at is None
-    with pytest.raises(Conflict), staff.begin("sam") as work:
+    with pytest.raises(Conflict) as caught, staff.begin("sam") as work:
         service.lift_hold(work, hold.id, reason="Again.")
+    assert caught.value.reason == "hold.consented"
     with staff.begin("ola") as work:
         assert service.lift_hold(work, hold.id, reason="So did I.").lifted_at is not None
     with pytest.raises(Conflict), staff.begin("sue") as work:
@@ -623,6 +627,7 @@ ACTS = {
     ),
     "apply": (lambda w, _: service.apply(w, 1), "promotion:apply"),
     "apply_due": (lambda w, _: service.apply_due(w), "promotion:apply"),
+    "promotions_due": (lambda w, _: service.promotions_due(w), "promotion:apply"),
     "expire_stale": (lambda w, _: service.expire_stale(w), "promotion:apply"),
     "withdraw": (lambda w, t: service.withdraw_track(w, t, "x"), "release:withdraw"),
     "lay_hold": (

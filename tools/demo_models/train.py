@@ -198,10 +198,10 @@ def save_tokenizer(tokenizer: Tokenizer, out: Path) -> None:
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> torch.Tensor:
     """Return all texts as one long tensor of ids, an end token before each piece."""
-    end = tokenizer.token_to_id(END)
+    end = tokenizer.encode(END).ids
     ids: list[int] = []
     for encoding in tokenizer.encode_batch(texts):
-        ids += [end, *encoding.ids]
+        ids += [*end, *encoding.ids]
     return torch.tensor(ids, dtype=torch.long)
 
 
@@ -211,7 +211,8 @@ def loss_on(model: GPT2LMHeadModel, ids: torch.Tensor, device: str) -> float:
     model.train(False)
     total = count = 0.0
     windows = ids[: len(ids) // CONTEXT * CONTEXT].view(-1, CONTEXT)
-    for batch in windows.to(device).split(64):
+    for first in range(0, len(windows), 64):
+        batch = windows[first : first + 64].to(device)
         logits = model(batch).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(
             logits.reshape(-1, logits.shape[-1]), batch[:, 1:].reshape(-1), reduction="sum"
@@ -277,7 +278,8 @@ def train_one(
             now = loss_on(model, chosen_by, device)
             if now < best:
                 best, kept = now, {k: v.half() for k, v in model.state_dict().items()}
-            print(f"{label}: step {step}/{steps} loss {loss:.3f} unseen {now:.3f} ({spent:.0f} s)")
+            told = f"loss {loss:.3f} unseen {now:.3f} ({spent:.0f} s)"
+            print(f"{label}: step {step}/{steps} {told}", flush=True)
     model.load_state_dict({k: v.float() for k, v in kept.items()})
     return model, step
 
@@ -362,7 +364,7 @@ def sample(model: GPT2LMHeadModel, tokenizer: Tokenizer) -> str:
     """Return 60 tokens that the model writes after a fixed prompt, always the same."""
     torch.manual_seed(1)
     ids = torch.tensor([tokenizer.encode(PROMPT).ids])
-    made = model.eval().generate(ids, max_new_tokens=60, do_sample=True, top_k=40)  # type: ignore[no-untyped-call,operator]
+    made = model.eval().generate(ids, max_new_tokens=60, do_sample=True, top_k=40)  # type: ignore[no-untyped-call]
     return str(tokenizer.decode(made[0].tolist()))
 
 

@@ -47,7 +47,9 @@ class Link:
         that hangs up the moment it has everything from one that left early.
         """
         if not self.lost:
-            self.transport.set_write_buffer_limits(high=0, low=0)
+            # TLS transports pause at the limit, not above it: with 0 they would never resume.
+            high = 0 if self.untouched else 1
+            self.transport.set_write_buffer_limits(high=high, low=0)
 
     async def drained(self) -> None:
         """Wait until the connection takes more at once, or is lost."""

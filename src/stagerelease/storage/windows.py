@@ -30,7 +30,7 @@ WINDOW = 2 << 20
 """Most bytes of one mapped slice, and the grid slices lie on. Larger writes wake clients less."""
 COPY = 512 << 10
 """Most bytes of one copied slice."""
-COLD = 0.5
+COLD = 0.1
 """Seconds after a read from disk in which a file is read in threads only: touching pages while the
 kernel reads ahead would wait for it, or start the next read-ahead, on the loop."""
 BUDGET = 48 << 20
