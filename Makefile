@@ -52,7 +52,9 @@ check: lint test ## everything a change must pass before it lands
 
 check-all: $(VENV)/.dev ## the rest: PostgreSQL, nginx, Go verifiers, kills, races (under 25 minutes)
 	$(BIN)/pytest -q -n 2 -m "not e2e" --db=postgres tests/services tests/http
-	$(BIN)/pytest -q -m e2e
+	$(BIN)/pytest -q -n 2 -m e2e tests/services
+	$(BIN)/pytest -q -n 2 -m e2e --db=postgres tests/services/test_races.py
+	$(BIN)/pytest -q -m e2e tests/e2e
 
 docs: $(VENV)/.dev ## write the generated pages of docs/
 	$(BIN)/python tools/print_docs.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import ssl
 import subprocess
@@ -345,3 +346,53 @@ def test_aliases_redirect(served, tmp_path):
         )
         assert done.returncode == 0, done.stderr[-1500:]
         assert done.stdout.strip().endswith("openai/gpt2-124M")
+
+
+@pytest.mark.parametrize("label", ["1.5B"])
+def test_true_size_flows_to_the_real_client_in_flat_memory(tmp_path, label):
+    """6.2 GB: synthesised, imported, promoted by two approvers, fetched by the Hub's client."""
+    need = 22 << 30
+    if shutil.disk_usage(tmp_path).free < need:
+        pytest.skip(f"needs {need >> 30} GiB of disk for the checkpoint, its blob and its copy")
+    most = 0
+    with running(tmp_path / "data") as up:
+        url, digest = release_synthetic(up, tmp_path, label)
+        pid = up.children()["serve"]
+        environ = {
+            **os.environ,
+            "HF_ENDPOINT": up.base_url,
+            "HF_TOKEN": up.demo["tokens"]["partner"],
+            "HF_HOME": str(tmp_path / "hf"),
+        }
+        client = subprocess.Popen(
+            [str(Path(sys.executable).parent / "hf"), "download", f"openai/gpt2-{label}"],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        while client.poll() is None:
+            status = Path(f"/proc/{pid}/status").read_text()
+            most = max(most, int(status.partition("VmRSS:")[2].split()[0]))
+            time.sleep(0.1)
+        assert client.returncode == 0, client.stdout.read()
+        (got,) = tmp_path.glob("hf/hub/models--*/snapshots/*/model.safetensors")
+        assert sha256_of(got) == digest
+        wait_for(lambda: completed(up, url), 30, "the download is recorded as complete")
+    print(f"web process: at most {most / 1024:.0f} MiB while {got.stat().st_size:,} bytes flowed")
+    assert most < 250 * 1024
+
+
+def completed(up: Installation, url: str) -> bool:
+    with up.client("auditor") as client:
+        grants = client.get("/api/v1/grants", params={"limit": 200}).json()
+        rows = [
+            row
+            for grant in grants
+            for row in client.get(f"/api/v1/grants/{grant['id']}/deliveries").json()
+        ]
+    return any("model.safetensors" in str(row) and _is_complete(row) for row in rows)
+
+
+def _is_complete(row: dict) -> bool:
+    return bool(row.get("completed") or row.get("completed_at"))

@@ -36,7 +36,10 @@ REVIEWERS = tuple(f"reviewer-{i}" for i in range(THREADS))
 Act = Callable[[], object]
 HUNDRED = pytest.param(100, id="100 rounds", marks=pytest.mark.e2e)
 ROUNDS = [pytest.param(10, id="10 rounds"), HUNDRED]
-FEW = [pytest.param(4, id="4 rounds"), HUNDRED]
+FEW = [
+    pytest.param(4, id="4 rounds"),
+    pytest.param(25, id="25 rounds", marks=pytest.mark.e2e),
+]
 
 
 def at_once(acts: list[Act]) -> list[object]:

@@ -63,8 +63,11 @@ class Works:
         with self.engine.connect() as bare:
             connection = bare.execution_options(**{WRITES: not read_only})
             session = Session(bind=connection, expire_on_commit=False, autoflush=True)
-            work = Work(session, self.clock.now(), actor, read_only=read_only, dry_run=dry_run)
             try:
+                # The transaction first, then the clock: a writer that waited for SQLite's lock
+                # must not decide at an instant before what the one it waited for has done.
+                session.connection()
+                work = Work(session, self.clock.now(), actor, read_only=read_only, dry_run=dry_run)
                 yield work
                 if read_only or dry_run:
                     session.rollback()
