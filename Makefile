@@ -50,8 +50,11 @@ lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 
 check: lint test ## everything a change must pass before it lands
 
+# what speaks to the database over HTTP; the rest of tests/http is about bytes and forms
+HTTP_ON_POSTGRES := $(addprefix tests/http/,test_every_route.py test_hub_client.py test_hub_upload.py test_resolve.py)
+
 check-all: $(VENV)/.dev ## the rest: PostgreSQL, nginx, Go verifiers, kills, races (under 25 minutes)
-	$(BIN)/pytest -q -n 2 -m "not e2e" --db=postgres tests/services tests/http
+	$(BIN)/pytest -q -n 2 -m "not e2e" --db=postgres tests/services $(HTTP_ON_POSTGRES)
 	$(BIN)/pytest -q -n 2 -m e2e tests/services
 	$(BIN)/pytest -q -n 2 -m e2e --db=postgres tests/services/test_races.py
 	$(BIN)/pytest -q -m e2e tests/e2e
