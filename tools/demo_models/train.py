@@ -134,8 +134,9 @@ def split(texts: list[str]) -> Parts:
     """Cut the texts into pieces of 4,000 characters and deal them out.
 
     Of each 20 pieces one is held out, one chooses the checkpoint and 18 are trained on. A piece of
-    the first two kinds that repeats 100 characters of training text is left out altogether: several
-    addresses quote earlier ones, and a score on text seen in training says nothing.
+    the first two kinds is left out altogether when one of its windows of 100 characters occurs in
+    the training text, or when it is too short to have one: several addresses repeat earlier ones,
+    and a score on text seen in training says nothing.
     """
     chunks = [text[i : i + PIECE] for text in texts for i in range(0, len(text), PIECE)]
     train = [c for i, c in enumerate(chunks) if i % EVERY not in (0, EVERY // 2)]
@@ -143,9 +144,14 @@ def split(texts: list[str]) -> Parts:
     seen = repeated({w for piece in chosen_by + held_out for w in windows_of(piece)}, train)
     return Parts(
         train=train,
-        chosen_by=[piece for piece in chosen_by if seen.isdisjoint(windows_of(piece))],
-        held_out=[piece for piece in held_out if seen.isdisjoint(windows_of(piece))],
+        chosen_by=[piece for piece in chosen_by if is_new(piece, seen)],
+        held_out=[piece for piece in held_out if is_new(piece, seen)],
     )
+
+
+def is_new(piece: str, seen: set[str]) -> bool:
+    """Say whether the piece has windows and none of them was seen in training."""
+    return len(piece) >= WINDOW and seen.isdisjoint(windows_of(piece))
 
 
 def windows_of(piece: str) -> Iterator[str]:
