@@ -348,6 +348,7 @@ def test_aliases_redirect(served, tmp_path):
         assert done.stdout.strip().endswith("openai/gpt2-124M")
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("label", ["1.5B"])
 def test_true_size_flows_to_the_real_client_in_flat_memory(tmp_path, label):
     """6.2 GB: synthesised, imported, promoted by two approvers, fetched by the Hub's client."""
