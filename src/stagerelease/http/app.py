@@ -15,6 +15,7 @@ from stagerelease import __version__
 from stagerelease.downloads.edge import EdgeWatch
 from stagerelease.http.api import ROUTERS as API_ROUTERS
 from stagerelease.http.guard import Guard
+from stagerelease.http.hub import FILES
 from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
 from stagerelease.http.hub.decisions import Decisions
 from stagerelease.http.ports import Ports
@@ -68,6 +69,7 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.decisions = Decisions(app.state.sentinel, ports.works.clock.now)
     app.state.edge_watch = EdgeWatch(ports.works)
     install_problems(app)
-    for router in (*API_ROUTERS, *HUB_ROUTERS):
+    # Routes are tried in order: the hottest one, a file by ``resolve``, comes first.
+    for router in (FILES, *API_ROUTERS, *HUB_ROUTERS):
         app.include_router(router)
     return app

@@ -2,4 +2,5 @@
 
 from stagerelease.http.hub import access, files, repos, upload
 
-ROUTERS = (access.router, upload.router, repos.router, files.router)
+FILES = files.router
+ROUTERS = (access.router, upload.router, repos.router)
