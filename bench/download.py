@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -37,6 +38,7 @@ Range = tuple[int, int]
 GOALS = {("ours", "1 client"): 1.2, ("ours", "8 clients"): 1.0, ("ours", "4 ranges"): 1.0}
 GOALS |= {("accel", load): 0.95 for load in ("1 client", "8 clients", "4 ranges")}
 HEAD_GOAL_MS = 25.0
+QUIET = 0.1
 
 NGINX = """
 {user}
@@ -288,6 +290,19 @@ def cpu_seconds(pids: tuple[int, ...]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def core_seconds() -> tuple[float, float]:
+    """Return busy and total seconds of all cores together since boot (stolen time is busy)."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (sum(fields) - fields[3] - fields[4]) / ticks, sum(fields) / ticks
+
+
+def own_seconds(target: Target) -> float:
+    """Return CPU seconds of this program, its finished clients and the server."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usages) + cpu_seconds(target.pids)
+
+
 def peak_rss(pid: int) -> str:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM"):
@@ -340,13 +355,22 @@ def measure(targets: list[Target], path: Path, rounds: int) -> bool:
         "4 ranges": split(size, 4),
     }
     seen: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    others: list[float] = []
     for number in range(rounds + 1):  # the first round is thrown away
         for load, parts in loads.items():
             for target in targets:
                 warm(path)
+                busy, total = core_seconds()
+                own = own_seconds(target)
                 result = throughput(target, parts)
+                own, (busy_after, total_after) = own_seconds(target) - own, core_seconds()
+                others.append((busy_after - busy - own) / (total_after - total))
                 if number:
                     seen.setdefault((target.name, load), []).append(result)
+    disturbed = statistics.median(others)
+    print(f"\nOther programs took {max(disturbed, 0):.0%} of the cores (median of all measures).")
+    if disturbed > QUIET:
+        print(f"Above {QUIET:.0%} the ratios below say more about them than about us.")
     base = targets[0].name
     met = True
     print(f"\n{'server':8} {'load':10} {'MB/s':>6}  {'ratio to nginx':>24}  CPU-s/GB")
