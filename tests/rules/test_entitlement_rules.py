@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stagerelease.entitlements.rules import Action, Decision, Facts, GrantFact, decide
+from stagerelease.entitlements.rules import (
+    Action,
+    Decision,
+    Facts,
+    GrantFact,
+    decide,
+    governing_kind,
+)
 
 UNTIL = datetime(2027, 1, 1, tzinfo=UTC)
 GRANT = GrantFact("grt_1", True, frozenset({"download"}), "active", "It is active.", UNTIL)
@@ -127,3 +134,31 @@ def test_nothing_is_ever_allowed_without_a_ground_for_it(f, action):
         assert decision.next_step
     else:
         assert decision.sentence == ""  # nothing is told about what may not be known
+
+
+@pytest.mark.parametrize(
+    ("kind", "tracked", "governed_by"),
+    [
+        ("weights", {"weights"}, "weights"),
+        ("tokenizer", {"weights"}, "weights"),
+        ("tokenizer", {"weights", "tokenizer"}, "tokenizer"),
+        ("weights", {"tokenizer"}, None),
+        ("weights", {"output_dataset"}, None),
+        ("detector", {"weights"}, None),
+        ("code", {"output_dataset"}, "output_dataset"),
+        ("code", {"tokenizer"}, None),
+        ("model_card", set(), None),
+    ],
+)
+def test_opening_one_kind_never_opens_another(kind, tracked, governed_by):
+    assert governing_kind(kind, tracked) == governed_by
+
+
+@given(
+    st.sampled_from(["weights", "output_dataset", "detector"]),
+    st.frozensets(
+        st.sampled_from(["weights", "tokenizer", "model_card", "code", "output_dataset"])
+    ),
+)
+def test_what_is_released_for_itself_is_governed_by_itself_or_by_nothing(kind, tracked):
+    assert governing_kind(kind, tracked) == (kind if kind in tracked else None)

@@ -6,7 +6,6 @@ resumed or parallel download is one entry of the log: started once, completed on
 
 from __future__ import annotations
 
-import posixpath
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -85,12 +84,11 @@ def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> T
         Gated: the caller may not have it; says why and what to do next.
     """
     epoch = read_epoch(work.session.connection())
-    kind = _kind_hint(path)
-    entitled = entitlements.see(work, work.actor, repo_id, rev, kind=kind)
+    entitled = entitlements.see(work, work.actor, repo_id, rev, path=path)
     openly = path in OPEN_FILES and entitled.decision.visible
     if not entitled.decision.allowed and not openly:
         raise refuse(entitled.decision, work.actor)
-    file = catalog.find_file(work, entitled.revision.id, path)
+    file = entitled.file
     if file is None:
         if not entitled.decision.allowed:
             raise refuse(entitled.decision, work.actor)
@@ -119,11 +117,6 @@ def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> T
         return ticket
     download_id = _begin(work, ticket, entitled.track.id)
     return replace(ticket, download_id=download_id)
-
-
-def _kind_hint(path: str) -> str:
-    name = posixpath.basename(path)
-    return catalog.kind_of(name)
 
 
 def _begin(work: Work, ticket: Ticket, track_id: str) -> str:
@@ -179,7 +172,8 @@ def _begin(work: Work, ticket: Ticket, track_id: str) -> str:
 def finish(works: Works, download_id: str, *, first: int, sent: int, outcome: str) -> None:
     """Record how one body of a download ended; note completion once every byte has left.
 
-    ``outcome`` is ``whole``, ``client_left`` or ``cut``; ``sent`` counts bytes from ``first``.
+    ``outcome`` is ``whole``, ``client_left``, ``cut`` or ``failed`` (no byte could be sent, or the
+    stored bytes could not be read); ``sent`` counts bytes from ``first``.
     """
     with works.begin(SYSTEM, quiet=True) as work:
         record_transfer(work, download_id, first=first, sent=sent, outcome=outcome)
@@ -201,7 +195,7 @@ def record_transfer(
             id=transfer_id or new_id("xfr"),
             download_id=download_id,
             first_byte=first,
-            last_byte=first + max(sent, 1) - 1,
+            last_byte=first + sent - 1,  # before ``first`` when nothing was sent
             bytes_sent=sent,
             outcome=outcome,
             at=work.now,

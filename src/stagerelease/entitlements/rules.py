@@ -6,10 +6,38 @@ visible → stopped (hold, withdrawal) → open to everyone → staff → grants
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+WEIGHTS = "weights"
+WHOLE = ("output_dataset", "detector")
+"""Kinds that a whole revision has, when it is of them at all."""
+
+
+def leading_kind(tracked: Collection[str]) -> str:
+    """Return the kind that a revision as a whole is released as: its weights, or what it is of."""
+    if WEIGHTS not in tracked:
+        for kind in WHOLE:
+            if kind in tracked:
+                return kind
+    return WEIGHTS
+
+
+def governing_kind(kind: str, tracked: Collection[str]) -> str | None:
+    """Return which of the tracked kinds decides on files of ``kind``, or None: no release does.
+
+    Its own, when that is tracked. What only accompanies (tokenizer, card, code) otherwise goes
+    with the revision as a whole. Weights and whole kinds go with nothing but themselves: opening a
+    tokenizer never opens weights.
+    """
+    if kind in tracked:
+        return kind
+    leading = leading_kind(tracked)
+    if kind == WEIGHTS or kind in WHOLE or leading not in tracked:
+        return None
+    return leading
 
 
 class Action(StrEnum):

@@ -5,14 +5,22 @@ It reads facts from the slices below at one instant and hands them to the pure `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.entitlements import requests
-from stagerelease.entitlements.rules import Action, Decision, Facts, GrantFact, decide
+from stagerelease.entitlements.rules import (
+    Action,
+    Decision,
+    Facts,
+    GrantFact,
+    decide,
+    governing_kind,
+    leading_kind,
+)
 from stagerelease.identity.rules import Permission, require
 from stagerelease.identity.rules import authorize as allowed_by_role
 from stagerelease.kernel.actor import Actor
@@ -23,7 +31,6 @@ from stagerelease.partners import service as partners
 from stagerelease.releases import queries as releases
 from stagerelease.releases import service as release_service
 
-WEIGHTS = "weights"
 LINEAGE = 50
 """How far back along a branch the newest revision a caller may have is looked for."""
 
@@ -42,7 +49,10 @@ class Moved(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class Entitled:
-    """A revision as one caller may see it: the decision, and the track it rests on."""
+    """A revision as one caller may see it: the decision, and the track it rests on.
+
+    ``file`` is the file that was asked about, when one was and the revision holds it.
+    """
 
     variant: catalog.VariantRow
     revision: catalog.RevisionRow
@@ -50,6 +60,7 @@ class Entitled:
     stage: str | None
     gated: bool
     decision: Decision
+    file: catalog.FileRow | None = None
 
 
 def _scoped_out(actor: Actor, action: Action) -> bool:
@@ -150,29 +161,31 @@ def _facts(
     return facts, gated
 
 
-def governing_track(tracks: Sequence[releases.TrackRow], kind: str) -> releases.TrackRow | None:
-    """Return the track that governs files of ``kind``: its own, else that of the weights."""
-    by_kind = {track.kind: track for track in tracks}
-    return by_kind.get(kind) or by_kind.get(WEIGHTS) or (tracks[0] if tracks else None)
-
-
 def authorize(
     work: Work,
     actor: Actor,
     *,
     variant: catalog.VariantRow,
     revision: catalog.RevisionRow,
-    kind: str = WEIGHTS,
+    path: str | None = None,
     action: Action = Action.DOWNLOAD,
 ) -> Entitled:
-    """Decide whether ``actor`` may do ``action`` with files of ``kind`` of ``revision`` now."""
-    track = governing_track(releases.tracks_of_revision(work, revision.id), kind)
+    """Decide whether ``actor`` may do ``action`` with ``revision`` now, or with one file of it.
+
+    A file is governed by the track of its own kind; a path that is not there, like the revision as
+    a whole, by the track the revision is released as.
+    """
+    tracks = {t.kind: t for t in releases.tracks_of_revision(work, revision.id)}
+    file = catalog.find_file(work, revision.id, path) if path is not None else None
+    kind = governing_kind(file.kind, tracks) if file is not None else leading_kind(tracks)
+    track = tracks.get(kind) if kind is not None else None
     facts, gated = _facts(work, actor, track, action)
     decision = decide(facts, action)
     if decision.reason == "no-grant" and actor.is_human:  # say what became of their request
         waits, rejected = requests.standing(work, variant_id=variant.id, person_id=actor.id)
         decision = decide(replace(facts, pending_request=waits, rejected_reason=rejected), action)
-    return Entitled(variant, revision, track, track.stage if track else None, gated, decision)
+    stage = track.stage if track else None
+    return Entitled(variant, revision, track, stage, gated, decision, file)
 
 
 def find_variant(work: Work, repo_id: str) -> tuple[catalog.VariantRow, bool]:
@@ -202,10 +215,10 @@ def see(
     repo_id: str,
     rev: str = "main",
     *,
-    kind: str = WEIGHTS,
+    path: str | None = None,
     action: Action = Action.DOWNLOAD,
 ) -> Entitled:
-    """Return the revision that ``rev`` means for this caller, with the decision on it.
+    """Return the revision that ``rev`` means for this caller, with the decision on it or ``path``.
 
     On a branch this is the newest revision the caller may have, so that an import or a newer
     track does not take away what was released; when there is none, the newest they may know of.
@@ -218,36 +231,40 @@ def see(
     """
     variant, is_alias = find_variant(work, repo_id)
     if is_alias:
-        see(work, actor, variant.repo_id, kind=kind, action=action)
+        see(work, actor, variant.repo_id, path=path, action=action)
         raise Moved(repo_id, variant.repo_id)
+
+    def ask(revision: catalog.RevisionRow) -> Entitled:
+        return authorize(work, actor, variant=variant, revision=revision, path=path, action=action)
+
     start = catalog.resolve_rev(work, variant.id, rev)
-    head = catalog.find_ref(work, variant.id, "main")
-    branch = catalog.is_branch(work, variant.id, rev)
-    tips = [tip for tip in (start, head) if tip is not None]
-    if not tips:
+    branch = start is not None and catalog.is_branch(work, variant.id, rev)
+    if start is not None and not branch:
+        exact = ask(catalog.load_revision(work, start))
+        if exact.decision.visible:
+            return exact
+    tip = start if branch else catalog.find_ref(work, variant.id, "main")
+    if tip is None:
         if allowed_by_role(actor, Permission.CATALOG_READ_INTERNAL).allowed:
             raise NotFound(f"{repo_id} has no files yet.", reason="revision")
         raise hidden(repo_id)
-    if start is not None and not branch:
-        revision = catalog.load_revision(work, start)
-        entitled = authorize(
-            work, actor, variant=variant, revision=revision, kind=kind, action=action
-        )
-        if entitled.decision.visible:
-            return entitled
-    line = [
-        authorize(work, actor, variant=variant, revision=r, kind=kind, action=action)
-        for r in catalog.lineage(work, start if branch and start else tips[-1], limit=LINEAGE)
-    ]
-    best = next((e for e in line if e.decision.allowed), None)
-    best = best or next((e for e in line if e.decision.visible), None)
+    best = _newest(ask(revision) for revision in catalog.lineage(work, tip, limit=LINEAGE))
     if best is None:
         raise hidden(repo_id)
-    if start is not None and branch:
-        return best
-    if best.decision.allowed:
+    if best.decision.allowed and not branch:
         raise NotFound(f"{repo_id} has no revision {rev!r}.", reason="revision")
     return best  # refused: a caller without access does not learn which revisions exist
+
+
+def _newest(line: Iterable[Entitled]) -> Entitled | None:
+    """Return the first that is allowed, else the first that is visible; asks no further."""
+    visible: Entitled | None = None
+    for entitled in line:
+        if entitled.decision.allowed:
+            return entitled
+        if visible is None and entitled.decision.visible:
+            visible = entitled
+    return visible
 
 
 def withdraw(work: Work, track_id: str, *, reason: str) -> None:

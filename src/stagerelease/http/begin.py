@@ -23,8 +23,6 @@ BeginWork = Callable[..., AbstractContextManager[Work]]
 def bearer_of(request: Request) -> str | None:
     """Return the bearer token of a request, or None when it sends no Authorization header.
 
-    Basic credentials carry the token as the password, as git-lfs and curl ``-u`` send it.
-
     Raises:
         Unauthenticated: the header is there and holds nothing we can read.
     """

@@ -25,9 +25,13 @@ FIRST_WAIT, MOST_WAIT, STEADY, GRACE = 0.5, 30.0, 20.0, 25.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
+# Loaded here, because between fork and exec nothing may be loaded while other threads run.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
 def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if _LIBC is not None:
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(slots=True)
