@@ -45,24 +45,35 @@ STAFF = frozenset(
 class Permission(StrEnum):
     """Everything one can be allowed to do, ``noun:verb``, alphabetical."""
 
+    ACCESS_FORM_EDIT = "access_form:edit"
     ACCESS_REQUEST_DECIDE = "access_request:decide"
     ACCESS_REQUEST_READ = "access_request:read"
     ACCESS_REQUEST_SUBMIT = "access_request:submit"
     AGREEMENT_PUBLISH = "agreement:publish"
     AGREEMENT_READ = "agreement:read"
     AGREEMENT_SIGN = "agreement:sign"
+    CARD_LOCK = "card:lock"
     CATALOG_READ_INTERNAL = "catalog:read_internal"
     CATALOG_WRITE = "catalog:write"
+    COORDINATION_READ = "coordination:read"
+    COORDINATION_RECORD = "coordination:record"
+    EVIDENCE_DECIDE = "evidence:decide"
+    EVIDENCE_READ = "evidence:read"
+    EVIDENCE_SUBMIT = "evidence:submit"
     GRANT_ISSUE = "grant:issue"
     GRANT_READ = "grant:read"
     GRANT_RESUME = "grant:resume"
     GRANT_STOP = "grant:stop"
     HOLD_LAY = "hold:lay"
     HOLD_LIFT = "hold:lift"
+    INCIDENT_MANAGE = "incident:manage"
+    INCIDENT_READ = "incident:read"
     LEDGER_READ_PRIVATE = "ledger:read_private"
+    MANIFEST_SIGN = "manifest:sign"
     PEOPLE_MANAGE = "people:manage"
     PEOPLE_READ = "people:read"
     PLAN_APPLY = "plan:apply"
+    PLAN_CONSENT = "plan:consent"
     PLAN_READ = "plan:read"
     PROMOTION_APPLY = "promotion:apply"
     PROMOTION_DECIDE = "promotion:decide"
@@ -73,6 +84,9 @@ class Permission(StrEnum):
     TOKEN_MANAGE_OWN = "token:manage_own"  # noqa: S105
     TRACK_CREATE = "track:create"
     TRACK_READ = "track:read"
+    USAGE_READ = "usage:read"
+    WAIVER_SIGN = "waiver:sign"
+    WEBHOOK_MANAGE = "webhook:manage"
 
 
 P = Permission
@@ -82,7 +96,10 @@ _READS = frozenset(
         P.ACCESS_REQUEST_READ,
         P.AGREEMENT_READ,
         P.CATALOG_READ_INTERNAL,
+        P.COORDINATION_READ,
+        P.EVIDENCE_READ,
         P.GRANT_READ,
+        P.INCIDENT_READ,
         P.PEOPLE_READ,
         P.PLAN_READ,
         P.PROMOTION_READ,
@@ -90,8 +107,11 @@ _READS = frozenset(
     }
 )
 
+HUMAN_ACTS = frozenset({P.PROMOTION_DECIDE, P.AGREEMENT_SIGN, P.PLAN_CONSENT, P.WAIVER_SIGN})
+"""What only an accountable person of the named role may do: never an owner's rank, nor a shell."""
+
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
-    Role.OWNER: frozenset(P) - {P.PROMOTION_DECIDE, P.AGREEMENT_SIGN},
+    Role.OWNER: frozenset(P) - HUMAN_ACTS,
     Role.RELEASE_MANAGER: _READS
     | {
         P.CATALOG_WRITE,
@@ -101,8 +121,17 @@ ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
         P.PROMOTION_APPLY,
         P.RELEASE_WITHDRAW,
         P.HOLD_LAY,
+        P.CARD_LOCK,
+        P.COORDINATION_RECORD,
+        P.EVIDENCE_DECIDE,
+        P.EVIDENCE_SUBMIT,
+        P.MANIFEST_SIGN,
+        P.PLAN_CONSENT,
+        P.USAGE_READ,
+        P.WEBHOOK_MANAGE,
     },
-    Role.REVIEWER: _READS | {P.PROMOTION_DECIDE},
+    Role.REVIEWER: _READS
+    | {P.PROMOTION_DECIDE, P.EVIDENCE_DECIDE, P.EVIDENCE_SUBMIT, P.PLAN_CONSENT, P.WAIVER_SIGN},
     Role.ACCESS_OFFICER: _READS
     | {
         P.ACCESS_REQUEST_DECIDE,
@@ -110,6 +139,7 @@ ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
         P.GRANT_ISSUE,
         P.GRANT_STOP,
         P.GRANT_RESUME,
+        P.ACCESS_FORM_EDIT,
     },
     Role.SECURITY: _READS
     | {
@@ -119,11 +149,17 @@ ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
         P.GRANT_RESUME,
         P.RELEASE_WITHDRAW,
         P.LEDGER_READ_PRIVATE,
+        P.COORDINATION_RECORD,
+        P.EVIDENCE_DECIDE,
+        P.EVIDENCE_SUBMIT,
+        P.INCIDENT_MANAGE,
+        P.USAGE_READ,
+        P.WAIVER_SIGN,
     },
-    Role.AUDITOR: _READS | {P.LEDGER_READ_PRIVATE},
-    Role.PARTNER_ADMIN: frozenset({P.AGREEMENT_SIGN}),
-    Role.PARTNER_MEMBER: frozenset(),
-    Role.RESEARCHER: frozenset({P.AGREEMENT_SIGN}),
+    Role.AUDITOR: _READS | {P.LEDGER_READ_PRIVATE, P.USAGE_READ},
+    Role.PARTNER_ADMIN: frozenset({P.AGREEMENT_SIGN, P.EVIDENCE_SUBMIT}),
+    Role.PARTNER_MEMBER: frozenset({P.EVIDENCE_SUBMIT}),
+    Role.RESEARCHER: frozenset({P.AGREEMENT_SIGN, P.EVIDENCE_SUBMIT}),
 }
 """Deny by default: what is not in this table is not allowed. ``docs/permissions.md`` prints it."""
 
@@ -134,11 +170,15 @@ SCOPES: dict[str, frozenset[Permission] | None] = {
             P.ACCESS_REQUEST_READ,
             P.AGREEMENT_READ,
             P.CATALOG_READ_INTERNAL,
+            P.COORDINATION_READ,
+            P.EVIDENCE_READ,
             P.GRANT_READ,
+            P.INCIDENT_READ,
             P.PEOPLE_READ,
             P.PLAN_READ,
             P.PROMOTION_READ,
             P.TRACK_READ,
+            P.USAGE_READ,
             P.LEDGER_READ_PRIVATE,
         }
     ),
@@ -163,7 +203,7 @@ def permissions_of(actor: Actor) -> frozenset[Permission]:
     if actor.kind in (ActorKind.OPERATOR, ActorKind.SYSTEM):
         # A shell on the host can set the service up. It can never stand in for a person who
         # approves or signs: those acts need an accountable human.
-        return frozenset(P) - {P.PROMOTION_DECIDE, P.AGREEMENT_SIGN}
+        return frozenset(P) - HUMAN_ACTS
     if not actor.known:
         return frozenset()
     held = set(_EVERYONE_KNOWN)

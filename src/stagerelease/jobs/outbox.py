@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from stagerelease.db.work import Work
 from stagerelease.jobs.tables import Job
+from stagerelease.kernel.clock import iso
 from stagerelease.kernel.ids import new_id
 
 
@@ -32,3 +33,37 @@ def enqueue(
     )
     work.session.add(job)
     return job.id
+
+
+def emit(
+    work: Work,
+    event: str,
+    *,
+    subject: str,
+    people: Collection[str] = (),
+    organisations: Collection[str] = (),
+    roles: Collection[str] = (),
+    facts: Mapping[str, Any] | None = None,
+    run_at: datetime | None = None,
+) -> str:
+    """Tell somebody later that ``event`` (``grant.expiring``) happened to ``subject``.
+
+    ``people`` and ``organisations`` are ids, ``roles`` names of staff roles; whom it reaches, by
+    what way and in which words is decided where notices are sent. ``facts`` fill those words:
+    plain JSON values, and never a secret.
+    """
+    return enqueue(
+        work,
+        "notices.deliver",
+        {
+            "event": event,
+            "subject": subject,
+            "at": iso(work.now),
+            "actor": work.actor.id,
+            "people": sorted(people),
+            "organisations": sorted(organisations),
+            "roles": sorted(roles),
+            "facts": dict(facts or {}),
+        },
+        run_at=run_at,
+    )

@@ -1,0 +1,1 @@
+"""Floor 4: typed measurements that release decisions rest on, and coordination records."""

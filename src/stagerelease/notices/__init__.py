@@ -1,0 +1,1 @@
+"""Floor 10: who is told what, by mail, webhook or feed."""

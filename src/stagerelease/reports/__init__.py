@@ -1,0 +1,1 @@
+"""Floor 11: one document that tells the whole of a release."""
