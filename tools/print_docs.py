@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+from stagerelease.evidence.schema import evidence_page
 from stagerelease.http.api.service import all_codes
 from stagerelease.http.problems import status_of
-from stagerelease.identity.rules import ROLE_PERMISSIONS, SCOPES, Permission, Role
+from stagerelease.identity.rules import HUMAN_ACTS, ROLE_PERMISSIONS, SCOPES, Permission, Role
+from stagerelease.releases.gate_options import gate_schema
+from stagerelease.releases.gates import KINDS
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+SCHEMA = ROOT / "src/stagerelease/releases/shipped/plan.schema.json"
 
 
 def permissions_page() -> str:
@@ -30,7 +36,8 @@ def permissions_page() -> str:
         "",
         "Everybody with an account may also manage their own tokens and submit access requests.",
         "The local operator (a shell on the host, no token) may do everything but "
-        "`promotion:decide` and `agreement:sign`, which need an accountable person.",
+        + ", ".join(f"`{p}`" for p in sorted(HUMAN_ACTS))
+        + ", which need an accountable person.",
         "",
         "## Token scopes",
         "",
@@ -61,17 +68,63 @@ def problems_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"permissions.md": permissions_page, "problems.md": problems_page}
+def gates_page() -> str:
+    """Return docs/gates.md."""
+    lines = [
+        "# Gates",
+        "",
+        "Printed from `releases/gates` by `make docs`. A promotion request applies only when every",
+        "gate of the stage it asks for has passed, or is waived by two people.",
+        "",
+        "## Gates every stage has",
+        "",
+    ]
+    for name, gate in KINDS.items():
+        if not gate.listed:
+            lines.append(f"- `{name}`: {_first_line(gate)}")
+    lines += ["", "No plan lists these, and no waiver opens one.", "", "## Gates a plan may list"]
+    for name, gate in KINDS.items():
+        if not gate.listed:
+            continue
+        waivable = "" if gate.waivable else " Cannot be waived."
+        lines += ["", f"### `{name}`", "", _first_line(gate) + waivable, ""]
+        if gate.options:
+            lines += ["| option | form | must be there | what it means |", "|---|---|---|---|"]
+        for key, option in gate.options.items():
+            form = ", ".join(f"`{c}`" for c in option.choices) or option.kind
+            must = "yes" if option.required else "no"
+            default = f" Default {option.default}." if option.default is not None else ""
+            lines.append(f"| `{key}` | {form} | {must} | {option.meaning}.{default} |")
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(gate: object) -> str:
+    return (type(gate).__doc__ or "").strip().splitlines()[0]
+
+
+def plan_schema() -> str:
+    """Return the published JSON Schema of plans, its gates written from their own tables."""
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    schema["$defs"]["gate"] = gate_schema()
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+PAGES = {
+    DOCS / "permissions.md": permissions_page,
+    DOCS / "problems.md": problems_page,
+    DOCS / "gates.md": gates_page,
+    DOCS / "evidence.md": evidence_page,
+    SCHEMA: plan_schema,
+}
 
 
 def main() -> None:
     """Write every page, or with --check fail when one is not current."""
     stale = []
-    for name, page in PAGES.items():
-        path = DOCS / name
+    for path, page in PAGES.items():
         if "--check" in sys.argv:
             if not path.exists() or path.read_text() != page():
-                stale.append(name)
+                stale.append(path.name)
         else:
             path.write_text(page())
     if stale:

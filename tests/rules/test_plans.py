@@ -13,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stagerelease.kernel.errors import Invalid
+from stagerelease.releases.differing import differences
+from stagerelease.releases.gates import KINDS
 from stagerelease.releases.ladder import SHIPPED, shipped_source
 from stagerelease.releases.plans import (
     Quorum,
     duration_text,
+    lint_plan,
     parse_duration,
     parse_plan,
     plan_document,
@@ -63,20 +66,34 @@ def make_document(**changes):
     return document
 
 
+DWELLS = {
+    "default": [0, 14, 30],
+    "demo": [0, 0, 0],
+    "strict": [7, 30, 90],
+    "gpt2-2019": [0, 0],
+}
+DOUBTS = {"demo": ["warning"] * 2, "gpt2-2019": ["warning"]}
+
+
 @pytest.mark.parametrize("slug", SHIPPED)
 def test_shipped_plans_read_and_follow_the_schema(slug):
     plan = parse_plan(shipped_source(slug))
     VALIDATOR.validate(yaml.safe_load(shipped_source(slug)))
     assert plan.slug == slug
-    assert [(s.name, s.audience, s.listed, s.agreement) for s in plan.ladder] == [
+    rungs = [
         ("internal", "staff", False, None),
         ("partner", "organisations", True, "model-sharing"),
         ("researcher", "people", True, "researcher-terms"),
         ("public", "everyone", True, None),
     ]
-    assert {s.quorum for s in plan.ladder[1:]} == {Quorum(2, ("reviewer",))}
+    if slug == "gpt2-2019":  # nobody asked as a single person in 2019
+        del rungs[2]
+    assert [(s.name, s.audience, s.listed, s.agreement) for s in plan.ladder] == rungs
+    assert {s.quorum.roles for s in plan.ladder[1:]} == {("reviewer",)}
+    assert all(s.quorum.count >= 2 for s in plan.ladder[1:])
     dwell = [s.minimum_dwell.days for s in plan.ladder[1:]]
-    assert dwell == ([0, 14, 30] if slug == "default" else [0, 0, 0])
+    assert dwell == DWELLS[slug]
+    assert [f.severity for f in lint_plan(shipped_source(slug))] == DOUBTS.get(slug, [])
 
 
 def test_a_plan_says_its_ladder():
@@ -96,6 +113,7 @@ def test_a_plan_says_its_ladder():
         plan.stage("withdrawn")
 
 
+EVIDENCE = {"kind": "evidence", "type": "detectability", "metric": "accuracy", "at_least": 0.9}
 WRONG = {
     "no slug": ({"plan": None}, "plan"),
     "bad slug": ({"plan": "Ours!"}, "plan"),
@@ -162,12 +180,48 @@ WRONG = {
         {"stages__1__gates__1": {"kind": "manual", "key": "card-read", "question": "?"}},
         "stages.1.gates.1.key",
     ),
+    "evidence without a limit": (
+        {"stages__1__gates__0": {"kind": "evidence", "type": "benefit", "metric": "m"}},
+        "stages.1.gates.0",
+    ),
+    "evidence of no type": (
+        {"stages__1__gates__0": EVIDENCE | {"type": "hope"}},
+        "stages.1.gates.0.type",
+    ),
+    "a limit that is no number": (
+        {"stages__1__gates__0": EVIDENCE | {"at_least": "high"}},
+        "stages.1.gates.0.at_least",
+    ),
+    "a limit that is true": (
+        {"stages__1__gates__0": EVIDENCE | {"at_least": True}},
+        "stages.1.gates.0.at_least",
+    ),
+    "conditions as a list": (
+        {"stages__1__gates__0": EVIDENCE | {"conditions": ["sampler"]}},
+        "stages.1.gates.0.conditions",
+    ),
+    "a condition that is a list": (
+        {"stages__1__gates__0": EVIDENCE | {"conditions": {"sampler": ["top-k"]}}},
+        "stages.1.gates.0.conditions.sampler",
+    ),
+    "an age in months": (
+        {"stages__1__gates__0": EVIDENCE | {"max_age": "P6M"}},
+        "stages.1.gates.0.max_age",
+    ),
+    "no artifact of that kind": (
+        {"stages__1__gates__0": EVIDENCE | {"artifacts": ["vibes"]}},
+        "stages.1.gates.0.artifacts",
+    ),
+    "keys that are not names": (
+        {"stages__1__gates__0": {"kind": "signed", "keys": [1]}},
+        "stages.1.gates.0.keys",
+    ),
     "dwell on the first": ({"stages__0__minimum_dwell": "P1D"}, "stages.0.minimum_dwell"),
     "control characters": ({"title": "a\x07b"}, "title"),
 }
 BEYOND_THE_SCHEMA = {  # what a JSON Schema cannot say of a plan; the reader does
     *("duplicate stage", "narrows", "everyone twice", "short lifetime", "centuries"),
-    *("no such day", "gate key twice", "control characters"),
+    *("no such day", "gate key twice", "control characters", "evidence without a limit"),
 }
 
 
@@ -180,6 +234,103 @@ def test_every_mistake_is_named_by_its_field(case):
     assert field in {f.field for f in caught.value.fields}
     assert caught.value.reason == "plan.invalid"
     assert VALIDATOR.is_valid(make_document(**changes)) == (case in BEYOND_THE_SCHEMA)
+
+
+EVERY_GATE = [
+    EVIDENCE
+    | {
+        "key": "detectable",
+        "unit": "fraction",
+        "conditions": {"sampler": "top-k 40", "text_length": 500},
+        "max_age": "P180D",
+        "count": 2,
+        "distinct_organisations": 2,
+        "judged_by": "interval",
+        "artifacts": ["weights"],
+    },
+    {"kind": "freshness", "type": "bias_probe", "max_age": "P90D"},
+    {"kind": "served", "at_least": 3, "artifacts": ["weights", "detector"]},
+    {"kind": "signed", "keys": ["release-2026"]},
+    {"kind": "card_locked"},
+    {"kind": "coordination", "window": "P30D", "at_least": 1},
+    {"kind": "manual", "question": "Is it fit"},
+]
+
+
+def test_every_kind_of_gate_is_read_and_written_back():
+    assert {g["kind"] for g in EVERY_GATE} == {k for k, gate in KINDS.items() if gate.listed}
+    document = make_document(stages__1__gates=EVERY_GATE)
+    VALIDATOR.validate(document)
+    plan = read_plan(document)
+    first = plan.stage("partner").gates[0]
+    assert (first.key, first.artifacts) == ("detectable", ("weights",))
+    assert first.options["conditions"] == {"sampler": "top-k 40", "text_length": 500}
+    again = plan_document(plan)
+    VALIDATOR.validate(again)
+    assert read_plan(again) == plan
+    json.dumps(again)
+
+
+def test_lint_names_the_line():
+    source = yaml.safe_dump(make_document(stages__1__quorum__count=0), sort_keys=False)
+    (found,) = lint_plan(source)
+    lines = source.splitlines()
+    assert (found.severity, found.field) == ("error", "stages.1.quorum.count")
+    assert lines[found.line - 1].strip() == "count: 0"
+    dropped = make_document()
+    del dropped["stages"][1]["agreement"]
+    source = yaml.safe_dump(dropped, sort_keys=False)
+    (found,) = [f for f in lint_plan(source) if f.field == "stages.1.agreement"]
+    assert source.splitlines()[found.line - 1].strip() == "- name: partner"  # where it would stand
+    with pytest.raises(Invalid) as caught:
+        lint_plan("plan: ours\ntitle: [\n")
+    assert "line 3" in caught.value.sentence
+
+
+def test_lint_doubts_what_a_plan_may_say():
+    document = make_document(stages__1__quorum__count=1)
+    said = {f.field: f.severity for f in lint_plan(yaml.safe_dump(document))}
+    assert said == {"stages.1.quorum": "warning", "stages.2.name": "warning"}
+
+
+DIFFERENCES = {
+    "dwell down": ({"stages__1__minimum_dwell": "P7D"}, "loosens"),
+    "dwell up": ({"stages__1__minimum_dwell": "P15D"}, "tightens"),
+    "quorum up": ({"stages__1__quorum__count": 3}, "tightens"),
+    "quorum down": ({"stages__1__quorum__count": 1}, "loosens"),
+    "gate gone": ({"stages__1__gates__0": None}, "loosens"),
+    "gate more": ({"stages__1__gates__1": {"kind": "card_locked"}}, "tightens"),
+    "gate asks else": ({"stages__1__gates__0__question": "Really?"}, "neutral"),
+    "date later": ({"stages__1__not_before": "2027-05-05"}, "tightens"),
+    "date sooner": ({"stages__1__not_before": "2025-05-05"}, "loosens"),
+    "date gone": ({"stages__1__not_before": None}, "loosens"),
+    "less allowed": ({"stages__1__permissions": ["infer"]}, "tightens"),
+    "title": ({"title": "Theirs"}, "neutral"),
+    "a stage more": ({"stages__2__name": "all"}, None),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENCES)
+def test_a_difference_is_said_and_weighed(case):
+    changes, effect = DIFFERENCES[case]
+    old, new = read_plan(make_document()), read_plan(make_document(**changes))
+    found = differences(old, new)
+    if effect is None:
+        assert {c.effect for c in found} == {"loosens", "tightens"}  # one stage goes, one comes
+        return
+    (change,) = found
+    assert change.effect == effect
+    (back,) = differences(new, old)
+    assert (back.before, back.after) == (change.after, change.before)
+    opposite = {"loosens": "tightens", "tightens": "loosens", "neutral": "neutral"}
+    assert back.effect == opposite[effect]
+    assert change.sentence.endswith(".")
+
+
+@given(st.data())
+def test_no_plan_differs_from_itself(data):
+    plan = read_plan(data.draw(documents()))
+    assert differences(plan, plan) == ()
 
 
 def test_the_schema_takes_what_the_reader_takes():

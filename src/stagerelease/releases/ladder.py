@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 WITHDRAWN = "withdrawn"
 """Where a withdrawn track is. Not a rung: no plan may name a stage so, and nothing leads out."""
 
-SHIPPED = ("default", "demo")
+SHIPPED = ("default", "demo", "gpt2-2019", "strict")
 """Plans that come with the product, as package data."""
 
 AUDIENCES = ("staff", "organisations", "people", "everyone")
@@ -33,11 +34,15 @@ class Quorum:
 
 @dataclass(frozen=True, slots=True)
 class GateSpec:
-    """A gate as a plan lists it: its key on this stage, its kind, and what the kind reads."""
+    """A gate as a plan lists it: its key on this stage, its kind, and what the kind reads.
+
+    ``artifacts`` are the artifact kinds it is asked of; empty means every kind.
+    """
 
     key: str
     kind: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    artifacts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +111,10 @@ def shipped_source(slug: str) -> str:
     if slug not in SHIPPED:
         raise KeyError(slug)
     return files("stagerelease.releases").joinpath("shipped", f"{slug}.yaml").read_text("utf-8")
+
+
+@cache
+def shipped_schema() -> str:
+    """Return the JSON Schema of plans, as published."""
+    schema = files("stagerelease.releases").joinpath("shipped", "plan.schema.json")
+    return schema.read_text("utf-8")

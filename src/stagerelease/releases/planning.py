@@ -1,4 +1,4 @@
-"""Use cases on release plans: apply a source as the next version, look at versions."""
+"""Use cases on release plans: record a source as the next version, look at versions."""
 
 from __future__ import annotations
 
@@ -9,23 +9,30 @@ from stagerelease.kernel.errors import NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.releases import queries
+from stagerelease.releases.differing import Change, differences
 from stagerelease.releases.ladder import SHIPPED, shipped_source
-from stagerelease.releases.plans import parse_plan, plan_document
+from stagerelease.releases.plans import Finding, lint_plan, parse_plan, plan_document
 from stagerelease.releases.queries import PlanRow
+from stagerelease.releases.source import line_of, lines_of
 from stagerelease.releases.tables import PlanVersion
 
 
-def apply_plan(work: Work, source: str) -> PlanRow:
+def is_shipped(source: str) -> bool:
+    """Tell whether ``source`` is, to the byte, a plan that comes with the product."""
+    return any(source == shipped_source(slug) for slug in SHIPPED)
+
+
+def record_version(work: Work, source: str) -> PlanRow:
     """Record a plan source as the next version of the plan it names.
 
-    Tracks keep the version they were created under: a plan is registered before what it governs.
-    A source equal to the newest version is that version, and nothing is recorded.
+    Whether it may be is decided by who calls: ``proposing``, or ``plan_in_force`` for a shipped
+    one. Tracks keep the version they were created under: a plan is registered before what it
+    governs. A source equal to the newest version is that version, and nothing is recorded.
 
     Raises:
         Invalid: the source is not a plan; ``fields`` names every mistake.
         Conflict: somebody applied a version at the same moment.
     """
-    require(work.actor, Permission.PLAN_APPLY)
     plan = parse_plan(source)
     digest = sha256_hex(source.encode())
     newest = queries.find_plan(work, plan.slug)
@@ -66,9 +73,10 @@ def plan_in_force(work: Work, slug: str) -> PlanRow:
     Raises:
         NotFound: no such plan was applied, and none of that name comes with the product.
     """
+    require(work.actor, Permission.PLAN_READ)
     found = queries.find_plan(work, slug)
     if found is None and slug in SHIPPED:
-        return apply_plan(work, shipped_source(slug))
+        return record_version(work, shipped_source(slug))
     return found or load_plan(work, slug)
 
 
@@ -87,6 +95,37 @@ def load_plan(work: Work, slug: str, version: int | None = None) -> PlanRow:
             next_step="List the plans, or apply one.",
         )
     return found
+
+
+def lint(work: Work, source: str) -> tuple[Finding, ...]:
+    """Return everything to say of a source, to somebody who may read plans.
+
+    Beside what the text itself says, it is held against this service: a quorum that asks for more
+    people than hold its roles now could never be met.
+    """
+    require(work.actor, Permission.PLAN_READ)
+    found = lint_plan(source)
+    if any(f.severity == "error" for f in found):
+        return found
+    lines = lines_of(source)
+    more = []
+    for i, stage in enumerate(parse_plan(source).ladder[1:], start=1):
+        have = queries.count_holders(work, stage.quorum.roles)
+        if have < stage.quorum.count:
+            path = f"stages.{i}.quorum"
+            sentence = (
+                f"The quorum asks for {stage.quorum.count} people, and {have} hold "
+                f"{' or '.join(stage.quorum.roles)} here now."
+            )
+            more.append(Finding(line_of(lines, path), path, "warning", sentence))
+    return tuple(sorted((*found, *more), key=lambda f: (f.line, f.field)))
+
+
+def diff_versions(work: Work, slug: str, a: int, b: int | None = None) -> tuple[Change, ...]:
+    """Return what changes from version ``a`` of a plan to ``b``, the newest when None."""
+    require(work.actor, Permission.PLAN_READ)
+    old, new = load_plan(work, slug, a), load_plan(work, slug, b)
+    return differences(parse_plan(old.source), parse_plan(new.source))
 
 
 def show_plan(work: Work, slug: str, version: int | None = None) -> PlanRow:

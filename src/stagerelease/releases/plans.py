@@ -6,12 +6,14 @@ keys, no dates guessed from strings), because a plan decides who may be let in.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from stagerelease.identity.rules import ROLE_PERMISSIONS, Permission, Role
 from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import FieldError, Invalid
+from stagerelease.releases.gate_options import ARTIFACTS, plain_options, read_options
 from stagerelease.releases.gates import KINDS
 from stagerelease.releases.ladder import (
     AUDIENCES,
@@ -24,15 +26,24 @@ from stagerelease.releases.ladder import (
     Stage,
     shipped_source,
 )
-from stagerelease.releases.source import Fields, duration_text, load_yaml, parse_duration
+from stagerelease.releases.source import (
+    Fields,
+    duration_text,
+    line_of,
+    lines_of,
+    load_yaml,
+    parse_duration,
+)
 
 __all__ = [
     "SHIPPED",
+    "Finding",
     "GateSpec",
     "Plan",
     "Quorum",
     "Stage",
     "duration_text",
+    "lint_plan",
     "parse_duration",
     "parse_plan",
     "plan_document",
@@ -60,7 +71,6 @@ def _gate(raw: object, path: str, errors: list[FieldError]) -> GateSpec:
     kind = fields.text("kind", required=True)
     key = fields.slug("key") or kind
     gate = KINDS.get(kind)
-    options: dict[str, str] = {}
     if kind and gate is None:
         listable = ", ".join(k for k, g in KINDS.items() if g.listed)
         fields.wrong("kind", f"names no kind of gate; there are {listable}")
@@ -68,10 +78,12 @@ def _gate(raw: object, path: str, errors: list[FieldError]) -> GateSpec:
     if gate is not None and not gate.listed:
         fields.wrong("kind", f"is {kind}, which every stage has already and no plan lists")
         return GateSpec(key, kind)
-    if gate is not None:
-        options = {name: fields.text(name, required=True, limit=500) for name in gate.options}
-        fields.refuse_unknown()
-    return GateSpec(key, kind, options)
+    if gate is None:
+        return GateSpec(key, kind)
+    artifacts = fields.names("artifacts", ARTIFACTS, ())
+    options = read_options(gate, fields)
+    fields.refuse_unknown()
+    return GateSpec(key, kind, options, artifacts)
 
 
 def _gates(raw: list[object], path: str, errors: list[FieldError]) -> tuple[GateSpec, ...]:
@@ -178,6 +190,56 @@ def parse_plan(source: str) -> Plan:
     return read_plan(load_yaml(source))
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to say of a plan source. ``error`` stops it from being used; ``warning`` does not.
+
+    ``line`` counts from 1; ``field`` is the dotted path of what it is about.
+    """
+
+    line: int
+    field: str
+    severity: str
+    sentence: str
+
+
+def lint_plan(source: str) -> tuple[Finding, ...]:
+    """Return everything to say of a plan source, in the order of its lines; empty when it is good.
+
+    Raises:
+        Invalid: it is not YAML, so no line of it can be looked at; the sentence says where.
+    """
+    raw = load_yaml(source)
+    lines = lines_of(source)
+    try:
+        plan = read_plan(raw)
+    except Invalid as refused:
+        found = [
+            Finding(line_of(lines, e.field), e.field, "error", e.sentence) for e in refused.fields
+        ]
+    else:
+        found = [
+            Finding(line_of(lines, path), path, "warning", sentence)
+            for path, sentence in _doubts(plan)
+        ]
+    return tuple(sorted(found, key=lambda f: (f.line, f.field)))
+
+
+def _doubts(plan: Plan) -> list[tuple[str, str]]:
+    """Return ``(path, sentence)`` for what a plan may say and its readers should think twice of."""
+    found = []
+    for i, stage in enumerate(plan.ladder[1:], start=1):
+        if stage.quorum.count < 2:
+            found.append((f"stages.{i}.quorum", "One person alone decides on this stage."))
+        if stage.audience == "everyone" and not stage.minimum_dwell:
+            found.append(
+                (f"stages.{i}.name", "Everyone is let in with no time spent at the stage below.")
+            )
+        if stage.audience == "everyone" and not stage.gates:
+            found.append((f"stages.{i}.name", "Everyone is let in with no gate beyond approvals."))
+    return found
+
+
 def plan_document(plan: Plan) -> dict[str, Any]:
     """Return ``plan`` as plain JSON values, every default written out.
 
@@ -204,7 +266,12 @@ def _stage_document(stage: Stage, *, first: bool) -> dict[str, Any]:
     if not first:
         document["minimum_dwell"] = duration_text(stage.minimum_dwell)
         document["quorum"] = {"count": stage.quorum.count, "roles": list(stage.quorum.roles)}
-        document["gates"] = [{"kind": g.kind, "key": g.key, **g.options} for g in stage.gates]
+        document["gates"] = [_gate_document(gate) for gate in stage.gates]
         if stage.not_before:
             document["not_before"] = iso(stage.not_before)
     return document
+
+
+def _gate_document(gate: GateSpec) -> dict[str, Any]:
+    only = {"artifacts": list(gate.artifacts)} if gate.artifacts else {}
+    return {"kind": gate.kind, "key": gate.key, **only, **plain_options(gate.options)}

@@ -24,6 +24,11 @@ _DURATION = re.compile(  # ISO 8601 durations of a fixed length: no years, no mo
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d))?\Z")
 
 
+def is_slug(text: str) -> bool:
+    """Tell whether ``text`` is a name of a-z, 0-9, - and _ (at most 32)."""
+    return _SLUG.match(text) is not None
+
+
 def parse_duration(text: str) -> timedelta | None:
     """Return an ISO 8601 duration of days and less (``P14D``, ``PT36H``, ``P2W``), else None."""
     found = _DURATION.match(text) if text.isascii() else None
@@ -98,6 +103,36 @@ def load_yaml(source: str) -> object:
         ) from error
 
 
+def lines_of(source: str) -> dict[str, int]:
+    """Return the line (from 1) on which each value of a YAML text stands, by its dotted path.
+
+    ``stages.1.quorum.count`` and the like; the whole text is ``""``. For a text that ``load_yaml``
+    reads.
+    """
+    lines: dict[str, int] = {}
+
+    def note(node: yaml.Node, path: str, line: int) -> None:
+        lines[path] = line + 1
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                note(value, f"{path}.{key.value}".lstrip("."), key.start_mark.line)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                note(value, f"{path}.{index}".lstrip("."), value.start_mark.line)
+
+    root = yaml.compose(source, _Loader)
+    if root is not None:
+        note(root, "", root.start_mark.line)
+    return lines
+
+
+def line_of(lines: Mapping[str, int], path: str) -> int:
+    """Return the line of ``path``, or of the nearest thing around it that is there."""
+    while path and path not in lines:
+        path = path.rpartition(".")[0]
+    return lines.get(path, 1)
+
+
 class Fields:
     """Reads one mapping, key by key, and notes every mistake instead of stopping at the first."""
 
@@ -141,7 +176,7 @@ class Fields:
     def slug(self, key: str, *, required: bool = False) -> str:
         """Return a name of a-z, 0-9, - and _ (at most 32)."""
         value = self.text(key, required=required)
-        if value and not _SLUG.match(value):
+        if value and not is_slug(value):
             self.wrong(key, "must be 1-32 of a-z, 0-9, '-' and '_', beginning with a-z or 0-9")
             return ""
         return value
