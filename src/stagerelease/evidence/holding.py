@@ -1,0 +1,92 @@
+"""What evidence must know of the floors above: read as plain SQL, never imported, never written.
+
+Tracks, promotions and grants live above this slice. Needed from there: which files a caller holds
+a grant on, and which evidence an applied promotion used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    column,
+    func,
+    literal_column,
+    or_,
+    select,
+    table,
+    union,
+)
+
+from stagerelease.catalog.tables import Revision, RevisionFile
+from stagerelease.db.types import UtcDateTime
+from stagerelease.db.work import Work
+
+_GRANT = table(
+    "access_grant",
+    column("organisation_id", String),
+    column("person_id", String),
+    column("track_id", String),
+    column("signature_id", String),
+    column("state", String),
+    column("valid_from", UtcDateTime()),
+    column("valid_until", UtcDateTime()),
+)
+_SIGNATURE = table(
+    "signature",
+    column("id", String),
+    column("state", String),
+    column("valid_until", UtcDateTime()),
+)
+_TRACK = table("track", column("id", String), column("revision_id", String), column("kind", String))
+_PROMOTION = table("promotion", column("state", String), column("evidence_ids", JSON))
+
+
+def _held_tracks(
+    work: Work, person_id: str, organisations: Collection[str]
+) -> Select[tuple[str, str]]:
+    """Select (revision, kind) of the tracks on which one of these holds a grant active now."""
+    holder: ColumnElement[bool] = _GRANT.c.person_id == person_id
+    if organisations:
+        holder = or_(holder, _GRANT.c.organisation_id.in_(sorted(organisations)))
+    return (
+        select(_TRACK.c.revision_id, _TRACK.c.kind)
+        .join(_GRANT, _GRANT.c.track_id == _TRACK.c.id)
+        .join(_SIGNATURE, _SIGNATURE.c.id == _GRANT.c.signature_id)
+        .where(
+            holder,
+            _GRANT.c.state == "active",
+            _GRANT.c.valid_from <= work.now,
+            _GRANT.c.valid_until > work.now,
+            _SIGNATURE.c.state == "in_force",
+            or_(_SIGNATURE.c.valid_until.is_(None), _SIGNATURE.c.valid_until > work.now),
+        )
+    )
+
+
+def held_digests(work: Work, *, person_id: str, organisations: Collection[str]) -> set[str]:
+    """Return digests of the manifests and files of the tracks these hold an active grant on."""
+    held = _held_tracks(work, person_id, organisations).distinct().subquery("held")
+    manifests = select(Revision.manifest_sha256).join(held, held.c.revision_id == Revision.id)
+    files = select(RevisionFile.sha256).join(
+        held,
+        and_(held.c.revision_id == RevisionFile.revision_id, held.c.kind == RevisionFile.kind),
+    )
+    return set(work.session.execute(union(manifests, files)).scalars())
+
+
+def used_in_applied(work: Work) -> Select[Any]:
+    """Select the ids of all evidence that an applied promotion names."""
+    each: Any = func.json_array_elements_text if work.is_postgres else func.json_each
+    ids = each(_PROMOTION.c.evidence_ids).table_valued(column("value", String), name="used")
+    return (
+        select(ids.c.value)
+        .select_from(_PROMOTION.join(ids, literal_column("true")))
+        .where(_PROMOTION.c.state == "applied")
+    )

@@ -1,0 +1,63 @@
+"""This slice's use cases, under one name for the faces and the floors above.
+
+Retraction and dispute re-open promotion requests, which live above: faces go through
+``releases.service.retract_evidence`` and ``dispute_evidence``, which call the two here.
+"""
+
+from __future__ import annotations
+
+from stagerelease.evidence.attaching import (
+    Receiver,
+    check_may_attach,
+    note_attached,
+    open_attachment,
+)
+from stagerelease.evidence.coordinating import CoordinationPage, list_records, show_record
+from stagerelease.evidence.coordinating import add as add_coordination
+from stagerelease.evidence.coordinating import update as update_coordination
+from stagerelease.evidence.deciding import (
+    accept,
+    approve_public,
+    dispute,
+    reject,
+    resolve,
+    retract,
+)
+from stagerelease.evidence.formats import Defaults
+from stagerelease.evidence.importing import import_evidence, submit_text
+from stagerelease.evidence.measure import NewEvidence, read_interval
+from stagerelease.evidence.reading import EvidencePage, Wanted, list_evidence, show_evidence
+from stagerelease.evidence.schema import evidence_types
+from stagerelease.evidence.submitting import draft, edit, hand_in, submit
+
+__all__ = [
+    "CoordinationPage",
+    "Defaults",
+    "EvidencePage",
+    "NewEvidence",
+    "Receiver",
+    "Wanted",
+    "accept",
+    "add_coordination",
+    "approve_public",
+    "check_may_attach",
+    "dispute",
+    "draft",
+    "edit",
+    "evidence_types",
+    "hand_in",
+    "import_evidence",
+    "list_evidence",
+    "list_records",
+    "note_attached",
+    "open_attachment",
+    "read_interval",
+    "reject",
+    "resolve",
+    "retract",
+    "show_evidence",
+    "show_record",
+    "submit",
+    "submit_text",
+    "update_coordination",
+]
