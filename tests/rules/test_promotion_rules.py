@@ -28,15 +28,20 @@ from stagerelease.releases.gates import (
 from stagerelease.releases.ladder import GateSpec, Plan, Quorum, Stage
 from stagerelease.releases.rules import (
     ENDED,
+    LIFT_CONSENTS,
+    MAX_EVIDENCE,
     MOVES,
     OPEN,
+    REOPENED,
     REVIEWABLE,
+    WAIVER_LIMIT,
     State,
     Vouched,
     blockers,
     check_move,
     check_schedule,
     check_text,
+    check_waiver_end,
     expiry,
     request_hash,
     step,
@@ -226,7 +231,7 @@ def test_the_same_person_counts_once(facts: Facts, times: int) -> None:
 def test_every_gate_is_shown_with_its_rule_and_its_sentence(facts: Facts) -> None:
     results = evaluate(facts)
     assert [r.key for r in results] == [
-        *("dwell", "quorum", "hold", "not_before"),
+        *("dwell", "quorum", "hold", "not_before", "no_incident"),
         *(spec.key for spec in facts.target.gates),
     ]
     for result in results:
@@ -357,6 +362,9 @@ def test_the_table_of_moves_is_the_domain_model(state: State, to: State) -> None
         ("approved", "applied"),  # a request without a time to wait for
         *((s, "draft") for s in ("draft", "submitted", "in_review", "approved", "scheduled")),
         *((s, "rejected") for s in ("in_review", "approved", "scheduled")),
+        # re-opened, because evidence it rests on was retracted or disputed
+        ("submitted", "submitted"),
+        *((s, "in_review") for s in ("in_review", "approved", "scheduled")),
         *((s.value, end) for s in OPEN for end in ("cancelled", "expired", "superseded")),
     }
     allowed = (state.value, to.value) in expected
@@ -396,12 +404,40 @@ def test_texts_that_every_database_can_keep(text: str, good: bool) -> None:
 
 
 def test_a_schedule_is_ahead_in_a_zone_and_kept_to_the_millisecond() -> None:
-    at = NOW + timedelta(days=1, microseconds=1234)
-    assert check_schedule(at, NOW) == NOW + timedelta(days=1, milliseconds=1)
+    at = NOW + timedelta(days=1, microseconds=999_001)
+    assert check_schedule(at, NOW) == NOW + timedelta(days=1, milliseconds=999)
     assert check_schedule(None, NOW) is None
-    for bad in (NOW, NOW - SECOND, NOW + timedelta(days=1099), at.replace(tzinfo=None)):
+    last = NOW + timedelta(days=3 * 366)
+    assert check_schedule(last, NOW) == last
+    for bad in (NOW, NOW - SECOND, last + SECOND, at.replace(tzinfo=None)):
         with pytest.raises(Invalid):
             check_schedule(bad, NOW)
+
+
+def test_a_waiver_ends_ahead_and_soon_and_is_kept_to_the_millisecond() -> None:
+    at = NOW + timedelta(days=1, microseconds=999_001)
+    assert check_waiver_end(at, NOW) == NOW + timedelta(days=1, milliseconds=999)
+    assert check_waiver_end(NOW + timedelta(days=90), NOW) == NOW + timedelta(days=90)
+    assert check_waiver_end(NOW + SECOND, NOW) == NOW + SECOND
+    for bad in (
+        NOW,
+        NOW - SECOND,
+        NOW + timedelta(days=90) + SECOND,
+        at.replace(tzinfo=None),
+    ):
+        with pytest.raises(Invalid):
+            check_waiver_end(bad, NOW)
+
+
+def test_the_numbers_that_the_domain_model_and_the_manual_name() -> None:
+    assert (LIFT_CONSENTS, MAX_EVIDENCE, timedelta(days=90)) == (2, 200, WAIVER_LIMIT)
+    assert REOPENED == {
+        State.SUBMITTED: State.SUBMITTED,
+        State.IN_REVIEW: State.IN_REVIEW,
+        State.APPROVED: State.IN_REVIEW,
+        State.SCHEDULED: State.IN_REVIEW,
+    }
+    assert all(after in MOVES[before] for before, after in REOPENED.items())
 
 
 def test_a_request_lives_its_plans_lifetime_after_it_could_be_applied() -> None:

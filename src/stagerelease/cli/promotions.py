@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -23,7 +24,19 @@ Hash = Annotated[
 Comment = Annotated[str, typer.Option("--comment", "-m", help="Kept on record.")]
 When = Annotated[str | None, typer.Option("--at", help="Apply not before, e.g. 2026-12-31T18:00Z.")]
 _COLUMNS = ("id", "repo_id", "from_stage", "to_stage", "state", "request_hash")
-_MARKS = {"passed": "✓", "pending": "◐", "inconclusive": "◐", "failed": "✗", "error": "✗"}
+Evidence = Annotated[
+    list[str] | None,
+    typer.Option("--evidence", help="Id of evidence it rests on; repeat. All accepted if none."),
+]
+_MARKS = {
+    "passed": "✓",
+    "waived": "w",
+    "pending": "◐",
+    "inconclusive": "?",
+    "stale": "◐",
+    "failed": "✗",
+    "error": "✗",
+}
 
 
 def say_dry(box: Opened, dry_run: bool) -> None:
@@ -43,6 +56,7 @@ def open_(
     to: Annotated[str, typer.Option(help="The next stage.")],
     rationale: Annotated[str, typer.Option("--rationale", "-m", help="Why now.")],
     at: When = None,
+    evidence: Evidence = None,
     draft: Annotated[bool, typer.Option(help="Do not submit it yet.")] = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -55,6 +69,7 @@ def open_(
                 to=to,
                 rationale=rationale,
                 scheduled_for=instant(at),
+                evidence_ids=evidence or None,
                 draft=draft,
             )
         _show(box, row, dry_run)
@@ -66,6 +81,8 @@ def edit(
     rationale: Annotated[str | None, typer.Option("--rationale", "-m")] = None,
     at: When = None,
     unschedule: Annotated[bool, typer.Option(help="Apply as soon as it may be.")] = False,
+    evidence: Evidence = None,
+    no_evidence: Annotated[bool, typer.Option(help="Rest on no evidence at all.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Change your request; it becomes a draft, and its approvals are void."""
@@ -77,6 +94,7 @@ def edit(
                 rationale=rationale,
                 scheduled_for=instant(at),
                 unschedule=unschedule,
+                evidence_ids=[] if no_evidence else evidence or None,
             )
         _show(box, row, dry_run)
 
@@ -124,13 +142,13 @@ def request_changes(
 @promotion.command("judge")
 def judge(
     number: Number,
-    gate: Annotated[str, typer.Option(help="Key of the manual gate.")],
+    gate: Annotated[str, typer.Option(help="Key of the gate that asks.")],
     request_hash: Hash,
     reason: Annotated[str, typer.Option("--reason", "-m", help="Kept on record.")],
     passed: Annotated[bool, typer.Option("--yes/--no", help="Your answer.")],
     dry_run: DryRun = False,
 ) -> None:
-    """Answer a manual gate, once."""
+    """Answer a manual or an inconclusive gate, once."""
     with opened() as box:
         with box.works.begin(box.actor, dry_run=dry_run) as work:
             row = service.judge(
@@ -170,18 +188,22 @@ def apply(number: Number, dry_run: DryRun = False) -> None:
 def list_(
     state: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
     track_id: Annotated[str | None, typer.Option("--track", help="Only of this track.")] = None,
+    after: Annotated[int | None, typer.Option(help="Number of the last one seen.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 200,
 ) -> None:
-    """List promotion requests."""
+    """List promotion requests, oldest first."""
     with opened() as box:
         with box.works.begin(box.actor, read_only=True) as work:
-            rows = service.list_promotions(work, track_id=track_id, state=state)
+            rows = service.list_promotions(
+                work, track_id=track_id, state=state, after=after, limit=limit
+            )
         columns = ("id", "repo_id", "kind", "from_stage", "to_stage", "state", "requester")
         box.out.show(rows, columns=columns)
 
 
 @promotion.command("show")
 def show(number: Number) -> None:
-    """Show a request with every gate: ✓ passed, ◐ waiting, ✗ failed."""
+    """Show a request with every gate: ✓ passed, w waived, ◐ waiting, ? asks a person, ✗ failed."""
     with opened() as box:
         with box.works.begin(box.actor, read_only=True) as work:
             page = service.facts_page(work, number)
@@ -202,12 +224,38 @@ def _checklist(box: Opened, page: FactsPage) -> None:
     line(f"  request_hash {row.request_hash}")
     line("Gates")
     for gate in page.gates:
-        line(f"  {_MARKS[gate.outcome]} {gate.outcome.value:<12} {gate.key}: {gate.sentence}")
-        line(f"      {gate.rule} ({gate.measured} of {gate.threshold})")
+        line(f"  {_MARKS[gate.verdict]} {gate.verdict:<12} {gate.key}: {gate.sentence}")
+        line(f"      {gate.rule} ({gate.measured}; asked: {gate.threshold})")
+        for use in gate.evidence:
+            mark = "rests on" if use.counted else "not"
+            line(f"      {mark} {use.id} ({use.age} old): {use.why}")
+    _say_evidence(page, line)
     if page.approvals:
         line("Reviews")
     for given in page.approvals:
         stale = "" if given.current else ", of an earlier edition: void"
         line(f"  {given.verdict} by {given.person} (log #{given.leaf_idx}{stale}) {given.comment}")
+    for said in page.judgements:
+        stale = "" if said.current else ", of an earlier edition: void"
+        answer = "yes" if said.passed else "no"
+        where = f"(log #{said.leaf_idx}{stale})"
+        line(f"  {answer} on {said.gate} by {said.person} {where} {said.reason}")
+    line("Who may approve")
+    for person in page.deciders:
+        line(f"  {'✓' if person.may else '✗'} {person.person}: {person.why}")
     blocked = "; ".join(b.code for b in page.blockers)
     line(f"Blocked by: {blocked}" if blocked else "Nothing blocks it.")
+
+
+def _say_evidence(page: FactsPage, line: Callable[[str], None]) -> None:
+    if page.evidence:
+        line("Evidence about this track")
+    for row in page.evidence:
+        mark = "✓" if row.counts else "✗"
+        line(f"  {mark} {row.id} {row.type} {row.metric}, {row.state}, {row.age} old: {row.why}")
+    if page.waivers:
+        line("Waivers, ended ones too")
+    for waiver in page.waivers:
+        names = ", ".join(signature.person for signature in waiver.signatures)
+        line(f"  {waiver.id} {waiver.gate} until {iso(waiver.until)}, {waiver.state}, by {names}")
+        line(f"      {waiver.reason}")

@@ -1,101 +1,36 @@
-"""Release control: plans, tracks, holds and the board. Promotion requests are beside this."""
+"""Release control: tracks, holds and the board. Plans and promotion requests are beside this."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from stagerelease.cli.box import CHOICES, Form, Opened, Screen, opened
+from stagerelease.cli.box import Form, Opened, opened
+from stagerelease.cli.plans import plan
 from stagerelease.cli.promotions import DryRun, promotion, say_dry
+from stagerelease.cli.waivers import waiver
 from stagerelease.entitlements import service as entitlements
-from stagerelease.kernel.errors import Invalid
 from stagerelease.releases import service
 from stagerelease.releases.board import Board
-from stagerelease.releases.ladder import SHIPPED, shipped_source
-from stagerelease.releases.plans import parse_plan, plan_document
 
-plan = typer.Typer(help="Release plans: who is let in, in which order.", no_args_is_help=True)
 track = typer.Typer(help="Tracks: what is promoted, stage by stage.", no_args_is_help=True)
 hold = typer.Typer(help="Holds: one person lays one, two lift it.", no_args_is_help=True)
-GROUPS = {"plan": plan, "track": track, "promotion": promotion, "hold": hold}
+GROUPS = {
+    "plan": plan,
+    "track": track,
+    "promotion": promotion,
+    "waiver": waiver,
+    "hold": hold,
+}
 
-Source = Annotated[
-    str, typer.Argument(help="A YAML file, - for standard input, or a shipped name.")
-]
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is kept on record.")]
-_LONGEST_FILE = 1_000_000
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands that stand by themselves."""
     app.command("board")(board)
-
-
-def _read(source: str) -> str:
-    if source in SHIPPED and not Path(source).exists():
-        return shipped_source(source)
-    try:
-        if source == "-":
-            return sys.stdin.read(_LONGEST_FILE)
-        return Path(source).read_bytes()[:_LONGEST_FILE].decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{source} cannot be read: {error}.", reason="plan.file") from error
-
-
-# --- plans ---------------------------------------------------------------------------------------
-
-_PLAN_COLUMNS = ("slug", "version", "sha256", "created_at", "leaf_idx")
-
-
-@plan.command("lint")
-def plan_lint(source: Source) -> None:
-    """Check a plan without applying it; needs no database."""
-    found = parse_plan(_read(source))
-    out = Screen(CHOICES.form)
-    if out.form is not Form.TABLE:
-        out.show(plan_document(found))
-        return
-    out.say(f"✓ {found.title} ({found.slug}) reads: ")
-    for stage in found.ladder:
-        terms = f", under {stage.agreement}" if stage.agreement else ""
-        out.say(f"  {found.rank(stage.name)}  {stage.name}: {stage.audience}{terms}")
-
-
-@plan.command("apply")
-def plan_apply(source: Source, dry_run: DryRun = False) -> None:
-    """Apply a plan as the next version of its name."""
-    text = _read(source)
-    with opened() as box:
-        with box.works.begin(box.actor, dry_run=dry_run) as work:
-            row = service.apply_plan(work, text)
-        say_dry(box, dry_run)
-        box.out.show(row, columns=_PLAN_COLUMNS)
-
-
-@plan.command("list")
-def plan_list() -> None:
-    """List every version of every plan."""
-    with opened() as box:
-        with box.works.begin(box.actor, read_only=True) as work:
-            rows = service.list_plans(work)
-        box.out.show(rows, columns=_PLAN_COLUMNS)
-
-
-@plan.command("show")
-def plan_show(slug: str, version: Annotated[int | None, typer.Option(min=1)] = None) -> None:
-    """Show the source of a plan version, the newest unless one is named."""
-    with opened() as box:
-        with box.works.begin(box.actor, read_only=True) as work:
-            row = service.show_plan(work, slug, version)
-        if box.out.form is not Form.TABLE:
-            box.out.show(row)
-            return
-        box.out.say(f"{row.slug} version {row.version}, SHA-256 {row.sha256}, log #{row.leaf_idx}")
-        sys.stdout.write(row.source)
 
 
 # --- tracks --------------------------------------------------------------------------------------

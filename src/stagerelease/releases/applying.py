@@ -6,7 +6,7 @@ requests and the approvers' accounts and roles (invariant 2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -15,6 +15,7 @@ from sqlalchemy import select
 from stagerelease.db.work import Work, Works
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.actor import SYSTEM
+from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Blocked
 from stagerelease.releases import facts, queries
 from stagerelease.releases.facts import PromotionRow
@@ -71,8 +72,25 @@ def _apply_locked(work: Work, track: Track, promotion_id: int) -> None:
         promotion.to_stage,
         event="track.promoted",
         promotion_id=promotion.id,
+        waived=waived_of(results),
     )
     work.session.flush()  # rows returned are read back
+
+
+def waived_of(results: Sequence[GateResult]) -> list[dict[str, str]]:
+    """Return what a move's public history tells for ever of the gates that were waived for it."""
+    return [
+        {
+            "gate": result.key,
+            "rule": result.rule,
+            "found": result.found.value if result.found else "",
+            "reason": result.waiver.reason,
+            "until": iso(result.waiver.until),
+            "waiver": result.waiver.id,
+        }
+        for result in results
+        if result.waiver is not None
+    ]
 
 
 def _log_decision(
@@ -97,6 +115,9 @@ def _log_decision(
                     "measured": result.measured,
                     "threshold": result.threshold,
                     "outcome": result.outcome.value,
+                    "evidence": [use.id for use in result.evidence if use.counted],
+                    **({"waiver": result.waiver.id} if result.waiver else {}),
+                    **({"judged_by": result.judgement.person_id} if result.judgement else {}),
                 }
                 for result in results
             ],

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from stagerelease.db.work import Work
+from stagerelease.evidence import queries as evidence
 from stagerelease.identity.rules import Permission, require
-from stagerelease.releases import facts, queries
-from stagerelease.releases.facts import PromotionRow
-from stagerelease.releases.gates import counted
+from stagerelease.releases import facts, queries, requests
+from stagerelease.releases.gates import Facts, counted
 from stagerelease.releases.ladder import WITHDRAWN
-from stagerelease.releases.queries import TrackRow
-from stagerelease.releases.rules import OPEN, in_words
+from stagerelease.releases.queries import HoldRow, TrackRow
+from stagerelease.releases.requests import PromotionRow
+from stagerelease.releases.rules import in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,48 +50,90 @@ class Board:
 
 
 def board(work: Work) -> Board:
-    """Return the board to somebody who may read tracks."""
+    """Return the board to somebody who may read tracks.
+
+    Reads the same few statements however many tracks there are.
+    """
     require(work.actor, Permission.TRACK_READ)
     tracks = queries.list_tracks(work)
-    waiting: dict[str, list[PromotionRow]] = {}
-    for promotion in facts.list_promotions(work):
-        if promotion.state in OPEN:
-            waiting.setdefault(promotion.track_id, []).append(promotion)
+    waiting = {(p.track_id, p.to_stage): p for p in requests.open_promotions(work)}
+    counts = _approvals(work, list(waiting.values()))
+    reached = queries.stages_reached(work)
+    holds = queries.active_holds(work)
     stages: list[str] = []
     for version in dict.fromkeys(track.plan_version_id for track in tracks):
         names = [stage.name for stage in queries.plan_of(work, version).ladder]
         stages += [name for name in names if name not in stages]
-    rows = (_row(work, track, stages, waiting.get(track.id, [])) for track in tracks)
+    rows = []
+    for track in tracks:
+        held = any(_covers(hold, track) for hold in holds)
+        asked = {
+            stage: _asked(work, waiting[track.id, stage], counts, held=held)
+            for stage in stages
+            if (track.id, stage) in waiting
+        }
+        cells = tuple(
+            asked.get(stage) or _cell(track, stage, reached.get((track.id, stage)), held=held)
+            for stage in stages
+        )
+        rows.append(
+            BoardRow(
+                track.id, track.repo_id, track.kind, track.revision_id, track.stage, held, cells
+            )
+        )
     return Board(tuple(stages), tuple(rows))
 
 
-def _row(work: Work, track: TrackRow, stages: list[str], waiting: list[PromotionRow]) -> BoardRow:
-    held = bool(queries.holds_over(work, track))
-    reached = {e.to_stage: e.at for e in queries.stage_events(work, track.id)}
-    cells = []
-    for stage in stages:
-        asked = [p for p in waiting if p.to_stage == stage]
-        if asked:
-            cells.append(_asked(work, stage, asked[-1], held=held))
-        elif stage == track.stage:
-            words = "here, on hold" if held else "here"
-            cells.append(Cell(stage, "✗" if held else "✓", words, track.entered_at))
-        elif stage in reached:
-            gone = track.stage == WITHDRAWN
-            words = "withdrawn" if gone else "passed"
-            cells.append(Cell(stage, "✗" if gone else "✓", words, reached[stage]))
-        else:
-            cells.append(Cell(stage, "—", "not yet"))
-    return BoardRow(
-        track.id, track.repo_id, track.kind, track.revision_id, track.stage, held, tuple(cells)
-    )
+def _covers(hold: HoldRow, track: TrackRow) -> bool:
+    return hold.scope == "everything" or hold.scope_id in (track.id, track.family_id)
 
 
-def _asked(work: Work, stage: str, promotion: PromotionRow, *, held: bool) -> Cell:
-    seen = facts.gather(work, promotion.id)
+def _cell(track: TrackRow, stage: str, at: datetime | None, *, held: bool) -> Cell:
+    if stage == track.stage:
+        words = "here, on hold" if held else "here"
+        return Cell(stage, "✗" if held else "✓", words, track.entered_at)
+    if at is None:
+        return Cell(stage, "—", "not yet")
+    gone = track.stage == WITHDRAWN
+    return Cell(stage, "✗" if gone else "✓", "withdrawn" if gone else "passed", at)
+
+
+def _asked(work: Work, promotion: PromotionRow, counts: dict[int, int], *, held: bool) -> Cell:
+    target = queries.plan_of(work, promotion.plan_version_id).stage(promotion.to_stage)
     words = (
         f"request {promotion.id}, {in_words(promotion.state)}: "
-        f"{len(counted(seen))} of {seen.target.quorum.count} approvals"
+        f"{counts[promotion.id]} of {target.quorum.count} approvals"
     )
     mark, words = ("✗", f"{words}, on hold") if held else ("◐", words)
-    return Cell(stage, mark, words, promotion.submitted_at, promotion.id)
+    return Cell(promotion.to_stage, mark, words, promotion.submitted_at, promotion.id)
+
+
+def _approvals(work: Work, promotions: Sequence[PromotionRow]) -> dict[int, int]:
+    """Return how many approvals of each request count now, as the quorum gate would say."""
+    given = requests.approvals_given(work, [p.id for p in promotions])
+    approvers = {a.person_id for rows in given.values() for a in rows}
+    who = facts.standing(work, approvers)
+    # Only what an approver wrote can make an approval not count; the rest need not be read.
+    written = evidence.written_by(work, approvers) if approvers else set()
+    named = {i for p in promotions for i in p.evidence_ids if i in written}
+    known = {e.id: e for e in evidence.facts_of(work, named)} if named else {}
+    return {
+        p.id: len(
+            counted(
+                Facts(
+                    at=work.now,
+                    track_stage=p.from_stage,
+                    from_stage=p.from_stage,
+                    target=queries.plan_of(work, p.plan_version_id).stage(p.to_stage),
+                    state=p.state,
+                    requester=p.requester_id,
+                    request_hash=p.request_hash,
+                    entered_at=p.created_at,
+                    first_served_at=None,
+                    approvals=facts.approval_facts(given.get(p.id, ()), who),
+                    evidence=tuple(known[i] for i in p.evidence_ids if i in known),
+                )
+            )
+        )
+        for p in promotions
+    }

@@ -1,89 +1,104 @@
-"""Reads of promotion requests, and the facts a decision on one rests on, at one instant."""
+"""The facts a decision on a promotion request rests on, read at one instant in few statements."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import or_, select
 
-from stagerelease.catalog.tables import Variant
+from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
+from stagerelease.evidence import queries as evidence
+from stagerelease.evidence.facts import EvidenceFact
+from stagerelease.evidence.tables import Evidence
+from stagerelease.identity.rules import ROLE_PERMISSIONS, Permission, Role
 from stagerelease.identity.tables import Person, RoleAssignment
-from stagerelease.kernel.errors import Blocker, NotFound
+from stagerelease.kernel.errors import Blocker
 from stagerelease.releases import queries
-from stagerelease.releases.audience import first_grant
 from stagerelease.releases.gates import (
     ApprovalFact,
+    ContactFact,
     Facts,
     GateResult,
     HoldFact,
     JudgementFact,
+    SignatureFact,
+    SignerFact,
+    WaiverFact,
+    specs_of,
 )
+from stagerelease.releases.ladder import Stage
 from stagerelease.releases.queries import HoldRow, TrackRow
+from stagerelease.releases.requests import (
+    ApprovalRow,
+    JudgementRow,
+    PromotionRow,
+    approvals_of,
+    due_promotions,
+    find_promotion,
+    judgements_of,
+    list_promotions,
+    load_promotion,
+)
 from stagerelease.releases.rules import State
-from stagerelease.releases.tables import Approval, Judgement, Promotion, Track
+from stagerelease.releases.upward import blocking_incidents, completed_downloads, first_grant
+from stagerelease.releases.waiver_rows import WaiverRow, waivers_of
+
+__all__ = [
+    "ApprovalRow",
+    "FactsPage",
+    "JudgementRow",
+    "PromotionRow",
+    "about",
+    "approvals_of",
+    "due_promotions",
+    "find_promotion",
+    "gather",
+    "imagine",
+    "judgements_of",
+    "list_promotions",
+    "load_promotion",
+    "standing",
+]
+MAY_WAIVE = frozenset(r for r in Role if Permission.WAIVER_SIGN in ROLE_PERMISSIONS[r])
+Standing = tuple[str, bool, bool, frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class PromotionRow:
-    """A promotion request."""
+class DeciderRow:
+    """Somebody who holds a role of the quorum now: whether their approval would count, and why."""
 
-    id: int
-    track_id: str
-    repo_id: str
-    kind: str
-    from_stage: str
-    to_stage: str
-    state: str
-    requester_id: str
-    requester: str
-    rationale: str
-    manifest_sha256: str
-    plan_version_id: str
-    evidence_ids: tuple[str, ...]
-    edition: int
-    request_hash: str
-    scheduled_for: datetime | None
-    created_at: datetime
-    submitted_at: datetime | None
-    expires_at: datetime | None
-    ended_at: datetime | None
-    end_reason: str | None
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalRow:
-    """One reviewer's verdict; ``current`` tells whether it is on the request as it stands."""
-
-    id: str
     person_id: str
     person: str
     roles: tuple[str, ...]
-    request_hash: str
-    verdict: str
-    comment: str
-    at: datetime
-    leaf_idx: int
-    current: bool
+    may: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
-class JudgementRow:
-    """One recorded answer to a manual gate."""
+class NamedEvidenceRow:
+    """A piece of evidence about the track, as the page of facts shows it.
+
+    ``named``: the request rests on it. Accepted evidence it does not name is shown beside.
+    """
 
     id: str
-    gate: str
-    passed: bool
-    person_id: str
-    person: str
-    request_hash: str
-    reason: str
-    at: datetime
-    leaf_idx: int
-    current: bool
+    type: str
+    title: str
+    metric: str
+    value: float  # of a finding: the rank of its verdict
+    unit: str
+    verdict: str | None
+    fact_status: str
+    state: str
+    measured_at: datetime
+    valid_until: datetime | None
+    age: str
+    named: bool
+    counts: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +112,9 @@ class FactsPage:
     approvals: tuple[ApprovalRow, ...]
     judgements: tuple[JudgementRow, ...]
     holds: tuple[HoldRow, ...]
+    waivers: tuple[WaiverRow, ...]
+    evidence: tuple[NamedEvidenceRow, ...]
+    deciders: tuple[DeciderRow, ...]
 
     @property
     def track_stage(self) -> str:
@@ -104,140 +122,10 @@ class FactsPage:
         return self.track.stage
 
 
-_PROMOTION = (
-    select(
-        Promotion.id,
-        Promotion.track_id,
-        Variant.repo_id,
-        Track.kind,
-        Promotion.from_stage,
-        Promotion.to_stage,
-        Promotion.state,
-        Promotion.requester_id,
-        Person.handle.label("requester"),
-        Promotion.rationale,
-        Promotion.manifest_sha256,
-        Promotion.plan_version_id,
-        Promotion.evidence_ids,
-        Promotion.edition,
-        Promotion.request_hash,
-        Promotion.scheduled_for,
-        Promotion.created_at,
-        Promotion.submitted_at,
-        Promotion.expires_at,
-        Promotion.ended_at,
-        Promotion.end_reason,
-        Promotion.version,
-    )
-    .join(Track, Track.id == Promotion.track_id)
-    .join(Variant, Variant.id == Track.variant_id)
-    .join(Person, Person.id == Promotion.requester_id)
-)
+# --- people --------------------------------------------------------------------------------------
 
 
-def _promotions(work: Work, statement: Select[*tuple[Any, ...]]) -> list[PromotionRow]:
-    rows = [dict(row._mapping) for row in work.session.execute(statement)]
-    return [PromotionRow(**{**row, "evidence_ids": tuple(row["evidence_ids"])}) for row in rows]
-
-
-def find_promotion(work: Work, promotion_id: int) -> PromotionRow | None:
-    """Return the promotion request of that number, or None."""
-    if not 0 < promotion_id <= queries.MAX_ID:
-        return None
-    rows = _promotions(work, _PROMOTION.where(Promotion.id == promotion_id))
-    return rows[0] if rows else None
-
-
-def load_promotion(work: Work, promotion_id: int) -> PromotionRow:
-    """Return the promotion request of that number.
-
-    Raises:
-        NotFound: there is none.
-    """
-    row = find_promotion(work, promotion_id)
-    if row is None:
-        raise NotFound(f"There is no promotion request {promotion_id}.", reason="promotion.unknown")
-    return row
-
-
-def list_promotions(
-    work: Work, *, track_id: str | None = None, state: str | None = None
-) -> list[PromotionRow]:
-    """Return promotion requests, oldest first."""
-    statement = _PROMOTION.order_by(Promotion.id)
-    if track_id is not None:
-        statement = statement.where(Promotion.track_id == track_id)
-    if state is not None:
-        statement = statement.where(Promotion.state == state)
-    return _promotions(work, statement)
-
-
-def due_promotions(work: Work) -> list[tuple[int, str]]:
-    """Return ``(number, track id)`` of the scheduled requests whose time has come."""
-    rows = work.session.execute(
-        select(Promotion.id, Promotion.track_id)
-        .where(Promotion.state == State.SCHEDULED.value, Promotion.scheduled_for <= work.now)
-        .order_by(Promotion.id)
-    )
-    return [(number, track) for number, track in rows]
-
-
-def approvals_of(work: Work, promotion: PromotionRow) -> tuple[ApprovalRow, ...]:
-    """Return every verdict ever given on a request, oldest first."""
-    rows = work.session.execute(
-        select(
-            Approval.id,
-            Approval.person_id,
-            Person.handle.label("person"),
-            Approval.roles,
-            Approval.request_hash,
-            Approval.verdict,
-            Approval.comment,
-            Approval.at,
-            Approval.leaf_idx,
-        )
-        .join(Person, Person.id == Approval.person_id)
-        .where(Approval.promotion_id == promotion.id)
-        .order_by(Approval.leaf_idx)
-    )
-    return tuple(
-        ApprovalRow(
-            **{**row._mapping, "roles": tuple(row.roles)},
-            current=row.request_hash == promotion.request_hash,
-        )
-        for row in rows
-    )
-
-
-def judgements_of(work: Work, promotion: PromotionRow) -> tuple[JudgementRow, ...]:
-    """Return every answer to a manual gate of a request, oldest first."""
-    rows = work.session.execute(
-        select(
-            Judgement.id,
-            Judgement.gate,
-            Judgement.passed,
-            Judgement.person_id,
-            Person.handle,
-            Judgement.request_hash,
-            Judgement.reason,
-            Judgement.at,
-            Judgement.leaf_idx,
-        )
-        .join(Person, Person.id == Judgement.person_id)
-        .where(Judgement.promotion_id == promotion.id)
-        .order_by(Judgement.leaf_idx)
-    )
-    return tuple(
-        JudgementRow(*row, current=row.request_hash == promotion.request_hash) for row in rows
-    )
-
-
-# --- facts ---------------------------------------------------------------------------------------
-
-
-def standing(
-    work: Work, person_ids: list[str], *, lock: bool = False
-) -> dict[str, tuple[str, bool, bool, frozenset[str]]]:
+def standing(work: Work, person_ids: Collection[str], *, lock: bool = False) -> dict[str, Standing]:
     """Return ``(handle, human, disabled, roles at work.now)`` of people.
 
     ``lock`` keeps their accounts and roles as they are until this Work ends, so that a role cannot
@@ -269,86 +157,235 @@ def standing(
     }
 
 
-def _approval_facts(work: Work, promotion_id: int, *, lock: bool) -> tuple[ApprovalFact, ...]:
-    given = work.session.execute(
-        select(Approval.person_id, Approval.request_hash).where(
-            Approval.promotion_id == promotion_id, Approval.verdict == "approve"
-        )
-    ).all()
-    if not given:
-        return ()
-    who = standing(work, sorted({person for person, _ in given}), lock=lock)
+def approval_facts(
+    approvals: Sequence[ApprovalRow], who: dict[str, Standing]
+) -> tuple[ApprovalFact, ...]:
+    """Return the approvals among these verdicts, each with what its giver is now."""
     return tuple(
         ApprovalFact(
-            person_id=person,
-            name=who[person][0],
-            request_hash=digest,
-            human=who[person][1],
-            disabled=who[person][2],
-            roles=who[person][3],
+            person_id=given.person_id,
+            name=who[given.person_id][0],
+            request_hash=given.request_hash,
+            human=who[given.person_id][1],
+            disabled=who[given.person_id][2],
+            roles=who[given.person_id][3],
         )
-        for person, digest in given
+        for given in approvals
+        if given.verdict == "approve"
     )
 
 
-def _first_served(work: Work, track: TrackRow) -> datetime | None:
-    plan = queries.plan_of(work, track.plan_version_id)
-    stage = plan.find(track.stage)
-    if stage is None or stage.audience in ("staff", "everyone"):
-        return track.entered_at  # nobody has to be let in one by one
-    return first_grant(work, track.id, stage.name)
+def _waiver_facts(waivers: Sequence[WaiverRow], who: dict[str, Standing]) -> tuple[WaiverFact, ...]:
+    return tuple(
+        WaiverFact(
+            id=waiver.id,
+            stage=waiver.stage,
+            gate=waiver.gate,
+            reason=waiver.reason,
+            since=waiver.signed_at,
+            until=waiver.until,
+            signers=tuple(
+                SignerFact(
+                    person_id=signature.person_id,
+                    name=who[signature.person_id][0],
+                    human=who[signature.person_id][1],
+                    disabled=who[signature.person_id][2],
+                    entitled=bool(who[signature.person_id][3] & MAY_WAIVE),
+                )
+                for signature in waiver.signatures
+            ),
+        )
+        for waiver in waivers
+        if waiver.signed_at is not None
+    )
 
 
-def imagine(work: Work, track: TrackRow, to: str) -> Facts:
-    """Return the facts of a request for ``to`` that nobody has opened yet.
+# --- things --------------------------------------------------------------------------------------
 
-    Raises:
-        KeyError: the track's plan has no such stage.
+
+def subjects_of(work: Work, track: TrackRow) -> frozenset[str]:
+    """Return the digests evidence about this track may have as its subject: files and manifest."""
+    files = {file.sha256 for file in catalog.files(work, track.revision_id)}
+    return frozenset(files | {catalog.load_revision(work, track.revision_id).manifest_sha256})
+
+
+def about(
+    work: Work, track: TrackRow, *, subjects: frozenset[str] = frozenset()
+) -> list[EvidenceFact]:
+    """Return all evidence about this track that was ever submitted, in the order of its ids.
+
+    ``subjects``, when known already, are its digests.
     """
+    return evidence.facts_about(work, subjects or subjects_of(work, track))
+
+
+def _first_served(work: Work, track: TrackRow, below: Stage | None) -> datetime | None:
+    if below is None or below.audience in ("staff", "everyone"):
+        return track.entered_at  # nobody has to be let in one by one
+    return first_grant(work, track.id, below.name)
+
+
+def _completed(
+    work: Work, track: TrackRow, below: Stage | None, target: Stage, *, whole: bool
+) -> int | None:
+    if below is None or below.audience in ("staff", "everyone"):
+        return None
+    asked = [int(spec.options.get("at_least", 1)) for spec in target.gates if spec.kind == "served"]
+    if not asked and not whole:
+        return 0
+    return completed_downloads(work, track.id, below.name, at_most=10_000 if whole else max(asked))
+
+
+def _signatures(work: Work, revision_id: str) -> tuple[SignatureFact, ...]:
+    return tuple(
+        SignatureFact(row.manifest_sha256, row.key_id, row.at)
+        for row in catalog.manifest_signatures(work, revision_id)
+    )
+
+
+def _card_locked_at(work: Work, revision_id: str) -> datetime | None:
+    row = catalog.card_lock(work, revision_id)
+    return row.at if row is not None else None
+
+
+def _contacts(work: Work, family_id: str) -> tuple[ContactFact, ...]:
+    return tuple(
+        ContactFact(
+            id=row.id,
+            developer=row.developer,
+            kind=row.kind,
+            at=row.contacted_on or row.happened_on,
+            window_ends_at=row.window_ends_at,
+        )
+        for row in evidence.coordination_about(work, family_id)
+    )
+
+
+def _hold_facts(holds: Sequence[HoldRow]) -> tuple[HoldFact, ...]:
+    return tuple(HoldFact(h.id, h.reason, h.laid_at, h.lifted_at) for h in holds)
+
+
+def _of_the_track(
+    work: Work,
+    track: TrackRow,
+    target: Stage,
+    *,
+    manifest: str,
+    holds: Sequence[HoldRow],
+    whole: bool = False,
+) -> Facts:
+    """Return what is known of the track itself, with no request in it.
+
+    What no gate of ``target`` looks at is not read, unless ``whole``: somebody will try other
+    gates on it.
+    """
+    below = queries.plan_of(work, track.plan_version_id).find(track.stage)
+    kinds = {spec.kind for spec in specs_of(target, track.kind)}
+
+    def asked(kind: str) -> bool:
+        return whole or kind in kinds
+
+    revision = track.revision_id
     return Facts(
         at=work.now,
         track_stage=track.stage,
         from_stage=track.stage,
-        target=queries.plan_of(work, track.plan_version_id).stage(to),
+        target=target,
         state=State.SUBMITTED.value,
         requester="",
         request_hash="",
         entered_at=track.entered_at,
-        first_served_at=_first_served(work, track),
-        holds=tuple(
-            HoldFact(h.id, h.reason, h.laid_at, h.lifted_at)
-            for h in queries.holds_over(work, track, lifted=True)
-        ),
+        first_served_at=_first_served(work, track, below),
+        holds=_hold_facts(holds),
+        kind=track.kind,
+        manifest_sha256=manifest,
+        incidents=blocking_incidents(work, track),
+        completed=_completed(work, track, below, target, whole=whole),
+        signatures=_signatures(work, revision) if asked("signed") else (),
+        card_locked_at=_card_locked_at(work, revision) if asked("card_locked") else None,
+        coordination=_contacts(work, track.family_id) if asked("coordination") else (),
     )
+
+
+# --- a request -----------------------------------------------------------------------------------
+
+
+def imagine(work: Work, track: TrackRow, to: str, *, target: Stage | None = None) -> Facts:
+    """Return the facts of a request for ``to`` that nobody has opened yet.
+
+    It would name all accepted evidence about the track, as a request does unless told otherwise.
+    ``target`` tries another stage of that name than the track's own plan has.
+
+    Raises:
+        KeyError: the track's plan has no such stage.
+    """
+    target = target or queries.plan_of(work, track.plan_version_id).stage(to)
+    subjects = subjects_of(work, track)
+    manifest = catalog.load_revision(work, track.revision_id).manifest_sha256
+    waivers = waivers_of(work, track.id, to)
+    signers = {s.person_id for waiver in waivers for s in waiver.signatures}
+    holds = queries.holds_over(work, track, lifted=True)
+    return replace(
+        _of_the_track(work, track, target, manifest=manifest, holds=holds, whole=True),
+        subjects=subjects,
+        evidence=tuple(e for e in evidence.facts_about(work, subjects) if e.state == "accepted"),
+        waivers=_waiver_facts(waivers, standing(work, signers) if signers else {}),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The facts of a request, and the rows they were read from."""
+
+    facts: Facts
+    promotion: PromotionRow
+    track: TrackRow
+    approvals: tuple[ApprovalRow, ...]
+    judgements: tuple[JudgementRow, ...]
+    waivers: tuple[WaiverRow, ...]
+    holds: tuple[HoldRow, ...]  # lifted ones too
 
 
 def gather(work: Work, promotion_id: int, *, lock: bool = False) -> Facts:
     """Return everything a decision on this request may look at, as it is now.
 
-    ``lock`` keeps what approvers are until this Work ends; the caller holds the rows of the track
-    and the request already.
+    ``lock`` keeps what approvers, signers of waivers and evidence are until this Work ends; the
+    caller holds the rows of the track and the request already.
     """
+    return gather_all(work, promotion_id, lock=lock).facts
+
+
+def gather_all(work: Work, promotion_id: int, *, lock: bool = False) -> Gathered:
+    """Return the same with the rows behind it."""
     row = load_promotion(work, promotion_id)
     track = queries.load_track(work, row.track_id)
-    return Facts(
-        at=work.now,
-        track_stage=track.stage,
+    target = queries.plan_of(work, row.plan_version_id).stage(row.to_stage)
+    approvals = approvals_of(work, row)
+    judgements = judgements_of(work, row)
+    waivers = waivers_of(work, track.id, target.name)
+    ids = {given.person_id for given in approvals if given.verdict == "approve"}
+    ids |= {signed.person_id for waiver in waivers for signed in waiver.signatures}
+    if lock and row.evidence_ids:  # so that none of it is superseded before this Work ends
+        ids_of = select(Evidence.id).where(Evidence.id.in_(row.evidence_ids))
+        work.session.execute(ids_of.order_by(Evidence.id).with_for_update(read=True))
+    who = standing(work, sorted(ids), lock=lock) if ids else {}
+    known = evidence.facts_of(work, row.evidence_ids) if row.evidence_ids else []
+    holds = queries.holds_over(work, track, lifted=True)
+    facts = replace(
+        _of_the_track(work, track, target, manifest=row.manifest_sha256, holds=holds),
         from_stage=row.from_stage,
-        target=queries.plan_of(work, row.plan_version_id).stage(row.to_stage),
         state=row.state,
         requester=row.requester_id,
         request_hash=row.request_hash,
-        entered_at=track.entered_at,
-        first_served_at=_first_served(work, track),
-        approvals=_approval_facts(work, promotion_id, lock=lock),
+        approvals=approval_facts(approvals, who),
         judgements=tuple(
             JudgementFact(j.gate, j.request_hash, j.person_id, j.passed, j.reason)
-            for j in judgements_of(work, row)
+            for j in judgements
         ),
-        holds=tuple(
-            HoldFact(h.id, h.reason, h.laid_at, h.lifted_at)
-            for h in queries.holds_over(work, track, lifted=True)
-        ),
+        subjects=subjects_of(work, track) if row.evidence_ids else frozenset(),
+        evidence=tuple(known),
+        waivers=_waiver_facts(waivers, who),
         scheduled_for=row.scheduled_for,
         expires_at=row.expires_at,
     )
+    return Gathered(facts, row, track, approvals, judgements, waivers, holds)

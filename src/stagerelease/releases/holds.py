@@ -10,6 +10,7 @@ from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import ROLE_PERMISSIONS, Permission, Role, require
+from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.errors import Conflict, Invalid, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
@@ -22,6 +23,9 @@ from stagerelease.releases.rules import HOLD_SCOPES, LIFT_CONSENTS, check_text
 from stagerelease.releases.tables import Hold, HoldLift, Track
 
 _MAY_LIFT = frozenset(r for r in Role if Permission.HOLD_LIFT in ROLE_PERMISSIONS[r])
+
+CONCERNED = ("owner", "release_manager", "reviewer", "security")
+"""Roles that are told of every hold."""
 
 
 def _covered(work: Work, scope: str, scope_id: str | None) -> list[str]:
@@ -83,7 +87,17 @@ def lay_hold(
         detail={"scope": scope, "scope_id": scope_id, "reason": reason, "public": public_reason},
     )
     work.session.execute(update(Hold).where(Hold.id == hold.id).values(leaf_idx=leaf))
+    emit(work, "hold.laid", subject=f"hold:{hold.id}", roles=CONCERNED, facts=_facts(hold))
     return _load(work, hold.id)
+
+
+def _facts(hold: Hold) -> dict[str, object]:
+    return {
+        "hold_id": hold.id,
+        "scope": hold.scope,
+        "scope_id": hold.scope_id,
+        "reason": hold.reason,
+    }
 
 
 def _load(work: Work, hold_id: int) -> HoldRow:
@@ -141,6 +155,7 @@ def lift_hold(work: Work, hold_id: int, *, reason: str) -> HoldRow:
             new_state="lifted",
             detail={"scope": hold.scope, "scope_id": hold.scope_id, "consents": counted},
         )
+        emit(work, "hold.lifted", subject=f"hold:{hold.id}", roles=CONCERNED, facts=_facts(hold))
     work.session.flush()  # the row returned is read back
     return _load(work, hold_id)
 

@@ -1,7 +1,7 @@
 """The one way a promotion request changes state, and the locks every decision takes first.
 
 Lock order, everywhere in this slice: tracks (by id), then promotion requests (by number), then
-people and roles, then the ledger.
+evidence and waivers, then people and roles, then the ledger.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ from typing import Any
 from sqlalchemy import select
 
 from stagerelease.db.work import Work
+from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.errors import NotFound
 from stagerelease.ledger import service as ledger
 from stagerelease.releases import queries
 from stagerelease.releases.queries import MAX_ID
 from stagerelease.releases.rules import ENDED, OPEN, State, check_move
 from stagerelease.releases.tables import Promotion, Track
+
+TOLD = frozenset(
+    {State.SUBMITTED, State.APPROVED, State.APPLIED, State.REJECTED, State.CHANGES_REQUESTED}
+)
+"""Moves that somebody is told of: the requester, and who holds a role of the quorum."""
 
 
 def lock_tracks(work: Work, track_ids: Collection[str]) -> list[Track]:
@@ -97,10 +103,13 @@ def move(
     if to in ENDED:
         promotion.ended_at = work.now
         promotion.end_reason = reason
+    name = event or to.value
+    if to in TOLD or event == "reopened":
+        _tell(work, promotion, name, reason=reason, detail=detail)
     work.session.flush()  # a lost race over the row shows here, before the log is locked
     return ledger.append(
         work,
-        type=f"promotion.{event or to.value}",
+        type=f"promotion.{name}",
         subject=f"promotion:{promotion.id}",
         prev_state=before,
         new_state=to.value,
@@ -113,6 +122,37 @@ def move(
             **(detail or {}),
         },
         policy_sha256=queries.plan_sha256(work, promotion.plan_version_id),
+    )
+
+
+def _tell(
+    work: Work,
+    promotion: Promotion,
+    name: str,
+    *,
+    reason: str | None,
+    detail: Mapping[str, Any] | None,
+) -> None:
+    track = queries.load_track(work, promotion.track_id)
+    quorum = queries.plan_of(work, promotion.plan_version_id).stage(promotion.to_stage).quorum
+    because = reason or (detail or {}).get("reason") or (detail or {}).get("comment")
+    emit(
+        work,
+        f"promotion.{name}",
+        subject=f"promotion:{promotion.id}",
+        people=[promotion.requester_id],
+        roles=quorum.roles,
+        facts={
+            "promotion_id": promotion.id,
+            "track_id": track.id,
+            "repo_id": track.repo_id,
+            "kind": track.kind,
+            "from_stage": promotion.from_stage,
+            "stage": promotion.to_stage,
+            "request_hash": promotion.request_hash,
+            "rationale": promotion.rationale,
+            **({"reason": because} if because else {}),
+        },
     )
 
 

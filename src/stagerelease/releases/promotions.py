@@ -1,20 +1,22 @@
-"""Use cases of a requester: open a promotion request, edit it, end it; and of readers: look."""
+"""Use cases of a requester: open a promotion request, name its evidence, edit it, end it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
+from stagerelease.evidence.facts import EvidenceFact
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.clock import iso
-from stagerelease.kernel.errors import Blocked, Conflict, Forbidden, Invalid, Stale
+from stagerelease.kernel.errors import Blocked, Conflict, FieldError, Forbidden, Invalid, Stale
 from stagerelease.ledger import service as ledger
 from stagerelease.releases import facts, queries, rules
-from stagerelease.releases.facts import FactsPage, PromotionRow
+from stagerelease.releases.facts import PromotionRow
 from stagerelease.releases.gates import GateResult, evaluate
-from stagerelease.releases.moving import lock_promotion, move
-from stagerelease.releases.rules import ENDED, State, check_schedule, check_text
+from stagerelease.releases.moving import lock_promotion, lock_track, move
+from stagerelease.releases.rules import ENDED, MAX_EVIDENCE, State, check_schedule, check_text
 from stagerelease.releases.tables import Promotion
 
 
@@ -34,6 +36,45 @@ def _hash(work: Work, promotion: Promotion) -> str:
     )
 
 
+def _named(work: Work, track_id: str, asked: Sequence[str] | None) -> list[str]:
+    """Return the ids of the evidence a request rests on: ``asked``, or all accepted about it.
+
+    The caller holds the track, so that nothing of it is retracted between here and the hash.
+
+    Raises:
+        Invalid: one is not there, is not about this track or is not accepted; or too many.
+    """
+    about = {e.id: e for e in facts.about(work, queries.load_track(work, track_id))}
+    accepted = {e.id for e in about.values() if e.state == "accepted"}
+    ids = accepted if asked is None else set(asked)
+    if len(ids) > MAX_EVIDENCE:
+        raise Invalid(
+            f"A request rests on at most {MAX_EVIDENCE} pieces of evidence, and these are "
+            f"{len(ids)}.",
+            reason="evidence.many",
+            next_step="Name those that its gates need.",
+        )
+    wrong = [
+        FieldError(f"evidence_ids.{i}", f"evidence_ids.{i}: {_why_not(about.get(name), name)}")
+        for i, name in enumerate(asked or ())
+        if name not in accepted
+    ]
+    if wrong:
+        raise Invalid(
+            f"The request cannot rest on that evidence: {wrong[0].sentence}",
+            reason="evidence.unfit",
+            next_step="List the evidence about this track.",
+            fields=wrong,
+        )
+    return sorted(ids)
+
+
+def _why_not(found: EvidenceFact | None, name: str) -> str:
+    if found is None:
+        return f"there is no evidence {name!r} about a file or the manifest of this track."
+    return f"{name} is {found.state}, not accepted."
+
+
 def open_promotion(
     work: Work,
     *,
@@ -41,12 +82,17 @@ def open_promotion(
     to: str,
     rationale: str,
     scheduled_for: datetime | None = None,
+    evidence_ids: Sequence[str] | None = None,
     draft: bool = False,
 ) -> PromotionRow:
     """Open a request to move a track one stage up, and submit it (unless ``draft``).
 
+    ``evidence_ids`` is what it rests on, frozen under its hash; None takes all accepted evidence
+    about the track.
+
     Raises:
         NotFound: there is no such track.
+        Invalid: evidence that is not accepted, or not about this track.
         Blocked: ``to`` is not the next stage.
         Forbidden: not an account of this service: a request has a requester.
     """
@@ -60,7 +106,7 @@ def open_promotion(
         )
     rationale = check_text(rationale, "rationale")
     scheduled_for = check_schedule(scheduled_for, work.now)
-    track = queries.load_track(work, track_id)
+    track = lock_track(work, track_id)
     plan = queries.plan_of(work, track.plan_version_id)
     wrong = rules.step(plan, track.stage, to)
     if wrong is not None:
@@ -74,7 +120,7 @@ def open_promotion(
         rationale=rationale,
         manifest_sha256=catalog.load_revision(work, track.revision_id).manifest_sha256,
         plan_version_id=track.plan_version_id,
-        evidence_ids=[],
+        evidence_ids=_named(work, track.id, evidence_ids),
         edition=1,
         request_hash="",
         scheduled_for=scheduled_for,
@@ -94,6 +140,7 @@ def open_promotion(
             "from": track.stage,
             "to": to,
             "request_hash": promotion.request_hash,
+            "evidence": promotion.evidence_ids,
         },
         policy_sha256=queries.plan_sha256(work, track.plan_version_id),
     )
@@ -158,37 +205,48 @@ def edit_promotion(
     rationale: str | None = None,
     scheduled_for: datetime | None = None,
     unschedule: bool = False,
+    evidence_ids: Sequence[str] | None = None,
     request_hash: str | None = None,
 ) -> PromotionRow:
     """Change one's own request; it becomes a draft with a new hash, and its approvals are void.
 
-    ``request_hash``, when given, is the one the requester looked at.
+    ``evidence_ids``, when given, is all it rests on from now on. ``request_hash``, when given, is
+    the one the requester looked at.
 
     Raises:
         Stale: the request was edited since.
-        Invalid: nothing would change.
+        Invalid: nothing would change, or evidence that is not accepted or not about this track.
         Conflict: the request has ended.
     """
     require(work.actor, Permission.PROMOTION_OPEN)
+    if evidence_ids is not None:  # tracks are locked before requests
+        lock_track(work, facts.load_promotion(work, promotion_id).track_id)
     promotion = lock_promotion(work, promotion_id)
     _check_requester(work, promotion, "edit")
     if request_hash is not None:
         check_seen(promotion, request_hash)
     check_alive(work, promotion)
-    before = (promotion.rationale, promotion.scheduled_for)
+    before = (promotion.rationale, promotion.scheduled_for, list(promotion.evidence_ids))
     if rationale is not None:
         promotion.rationale = check_text(rationale, "rationale")
     if unschedule:
         promotion.scheduled_for = None
     elif scheduled_for is not None:
         promotion.scheduled_for = check_schedule(scheduled_for, work.now)
-    if (promotion.rationale, promotion.scheduled_for) == before:
+    if evidence_ids is not None:
+        promotion.evidence_ids = _named(work, promotion.track_id, evidence_ids)
+    if (promotion.rationale, promotion.scheduled_for, promotion.evidence_ids) == before:
         raise Invalid("Nothing in the request would change.", reason="edit.empty")
     old = promotion.request_hash
-    promotion.edition += 1
-    promotion.request_hash = _hash(work, promotion)
+    renew_hash(work, promotion)
     move(work, promotion, State.DRAFT, event="edited", detail={"voids": old})
     return read_back(work, promotion)
+
+
+def renew_hash(work: Work, promotion: Promotion) -> None:
+    """Make the request a new edition with a new hash, so that nothing said of it counts on."""
+    promotion.edition += 1
+    promotion.request_hash = _hash(work, promotion)
 
 
 def resubmit(work: Work, promotion_id: int) -> PromotionRow:
@@ -216,24 +274,6 @@ def cancel(work: Work, promotion_id: int, *, reason: str = "") -> PromotionRow:
     return read_back(work, promotion)
 
 
-def facts_page(work: Work, promotion_id: int) -> FactsPage:
-    """Return a request with every gate, everything that blocks it, and who said what."""
-    require(work.actor, Permission.PROMOTION_READ)
-    row = facts.load_promotion(work, promotion_id)
-    track = queries.load_track(work, row.track_id)
-    seen = facts.gather(work, promotion_id)
-    results = evaluate(seen)
-    return FactsPage(
-        promotion=row,
-        track=track,
-        gates=results,
-        blockers=rules.blockers(seen, results),
-        approvals=facts.approvals_of(work, row),
-        judgements=facts.judgements_of(work, row),
-        holds=queries.holds_over(work, track),
-    )
-
-
 def what_blocks(work: Work, track_id: str, to: str) -> tuple[GateResult, ...]:
     """Return every gate that a request of ``to`` for this track would meet, as things stand.
 
@@ -249,12 +289,20 @@ def what_blocks(work: Work, track_id: str, to: str) -> tuple[GateResult, ...]:
 
 
 def list_promotions(
-    work: Work, *, track_id: str | None = None, state: str | None = None
+    work: Work,
+    *,
+    track_id: str | None = None,
+    state: str | None = None,
+    after: int | None = None,
+    limit: int | None = None,
 ) -> list[PromotionRow]:
-    """Return promotion requests to somebody who may read them, oldest first."""
+    """Return promotion requests to somebody who may read them, oldest first.
+
+    At most ``limit`` of them, with numbers above ``after``.
+    """
     require(work.actor, Permission.PROMOTION_READ)
     if state is not None and state not in {s.value for s in State}:
         raise Invalid(f"There is no state {state!r}.", reason="promotion.state")
     if track_id is not None and not queries.storable(track_id):
         return []
-    return facts.list_promotions(work, track_id=track_id, state=state)
+    return facts.list_promotions(work, track_id=track_id, state=state, after=after, limit=limit)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, or_, select, true
+from sqlalchemy import and_, func, or_, select, true
 
 from stagerelease.catalog.tables import Variant
+from stagerelease.db.types import UtcDateTime
 from stagerelease.db.work import Work
+from stagerelease.identity.tables import Person, RoleAssignment
 from stagerelease.kernel.errors import NotFound
 from stagerelease.releases.ladder import Plan
 from stagerelease.releases.plans import read_plan
@@ -63,6 +65,7 @@ class StageEventRow:
     promotion_id: int | None
     reason: str
     leaf_idx: int
+    waived: tuple[dict[str, str], ...] = ()  # gates waived for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,22 @@ def list_plans(work: Work) -> list[PlanRow]:
     """Return every version of every plan, by name, newest first."""
     rows = work.session.execute(_PLAN.order_by(PlanVersion.slug, PlanVersion.version.desc()))
     return [PlanRow(*row) for row in rows]
+
+
+def count_holders(work: Work, roles: Collection[str]) -> int:
+    """Return how many open accounts of people hold at least one of ``roles`` now."""
+    statement = (
+        select(func.count(RoleAssignment.person_id.distinct()))
+        .join(Person, Person.id == RoleAssignment.person_id)
+        .where(
+            RoleAssignment.role.in_(sorted(roles)),
+            RoleAssignment.starts_at <= work.now,
+            or_(RoleAssignment.ends_at.is_(None), RoleAssignment.ends_at > work.now),
+            Person.kind == "human",
+            Person.disabled_at.is_(None),
+        )
+    )
+    return int(work.session.execute(statement).scalar_one())
 
 
 def plan_of(work: Work, plan_version_id: str) -> Plan:
@@ -217,6 +236,18 @@ def list_tracks(
     return [TrackRow(*row) for row in work.session.execute(statement)]
 
 
+def stages_reached(work: Work) -> dict[tuple[str, str], datetime]:
+    """Return when each track last entered each stage it has been at, by ``(track id, stage)``."""
+    rows = work.session.execute(
+        select(
+            StageEvent.track_id,
+            StageEvent.to_stage,
+            func.max(StageEvent.at, type_=UtcDateTime()),
+        ).group_by(StageEvent.track_id, StageEvent.to_stage)
+    )
+    return {(track_id, stage): at for track_id, stage, at in rows}
+
+
 def stage_events(work: Work, track_id: str) -> list[StageEventRow]:
     """Return every move of a track, oldest first."""
     rows = work.session.execute(
@@ -229,11 +260,12 @@ def stage_events(work: Work, track_id: str) -> list[StageEventRow]:
             StageEvent.promotion_id,
             StageEvent.reason,
             StageEvent.leaf_idx,
+            StageEvent.waived,
         )
         .where(StageEvent.track_id == track_id)
         .order_by(StageEvent.leaf_idx)
     )
-    return [StageEventRow(*row) for row in rows]
+    return [StageEventRow(**{**row._mapping, "waived": tuple(row.waived or ())}) for row in rows]
 
 
 # --- holds ---------------------------------------------------------------------------------------

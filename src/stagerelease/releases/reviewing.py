@@ -18,7 +18,15 @@ from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.releases import facts, queries, rules
 from stagerelease.releases.facts import PromotionRow
-from stagerelease.releases.gates import ApprovalFact, Facts, counted
+from stagerelease.releases.gates import (
+    ApprovalFact,
+    Facts,
+    GateResult,
+    Outcome,
+    counted,
+    evaluate,
+    evidence_authors,
+)
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.moving import lock_promotion, move
 from stagerelease.releases.promotions import check_alive, check_seen, read_back
@@ -69,7 +77,21 @@ def _verdict(work: Work, promotion: Promotion, verdict: str) -> tuple[Facts, fro
     ).first()
     if given is not None:
         raise Conflict("You have decided on this request already.", reason="promotion.decided")
-    return facts.gather(work, promotion.id), held
+    seen = facts.gather(work, promotion.id)
+    if verdict == "approve":
+        _refuse_author(seen, me, "approve")
+    return seen, held
+
+
+def _refuse_author(seen: Facts, person_id: str, act: str) -> None:
+    wrote = evidence_authors(seen).get(person_id)
+    if wrote is not None:
+        raise Forbidden(
+            f"You are an author of evidence {wrote}, which this promotion request rests on, so "
+            f"you cannot {act} it.",
+            reason="promotion.evidence-author",
+            next_step="Ask a reviewer who wrote none of its evidence.",
+        )
 
 
 def _record_verdict(
@@ -115,7 +137,8 @@ def approve(work: Work, promotion_id: int, *, request_hash: str, comment: str = 
 
     Raises:
         Stale: the request was edited since.
-        Forbidden: the requester, a machine's account, or none of the quorum's roles.
+        Forbidden: the requester, an author of its evidence, a machine's account, or none of the
+            quorum's roles.
         Conflict: ended, expired, not under review, or approved by this person already.
     """
     require(work.actor, Permission.PROMOTION_DECIDE)
@@ -175,6 +198,40 @@ def request_changes(
     return read_back(work, promotion)
 
 
+def _check_asked(work: Work, promotion: Promotion, gate: str) -> None:
+    """Return only if that gate of this request waits for a person's answer now.
+
+    Raises:
+        NotFound: the stage asked for has no such gate that people answer.
+        Conflict: answered already, or nothing is asked of anybody there.
+        Forbidden: inconclusive evidence is not judged by its own author.
+    """
+    seen = facts.gather(work, promotion.id)
+    results = [r for r in evaluate(seen) if r.waivable]  # what every stage has is never judged
+    found = next((r for r in results if r.key == gate), None)
+    if found is None:
+        keys = ", ".join(r.key for r in results if _asks(r)) or "none"
+        raise NotFound(
+            f"The stage {promotion.to_stage} has no gate of that name that waits for an answer; "
+            f"it has {keys}.",
+            reason="gate.unknown",
+        )
+    if any(j.gate == gate and j.request_hash == promotion.request_hash for j in seen.judgements):
+        raise Conflict(f"The gate {gate} is answered already.", reason="gate.answered")
+    if not _asks(found):
+        raise Conflict(
+            f"The gate {gate} asks nobody: {found.sentence}",
+            reason="gate.not-asked",
+            next_step="Only a manual or an inconclusive gate is answered by a person.",
+        )
+    if found.kind != "manual":
+        _refuse_author(seen, work.actor.id, "judge")
+
+
+def _asks(result: GateResult) -> bool:
+    return result.kind == "manual" or result.found is Outcome.INCONCLUSIVE
+
+
 def judge(
     work: Work,
     promotion_id: int,
@@ -184,26 +241,19 @@ def judge(
     reason: str,
     request_hash: str | None = None,
 ) -> PromotionRow:
-    """Answer a manual gate of this request, once and on record.
+    """Answer a manual or an inconclusive gate of this request, once and on record.
+
+    The answer holds for exactly this request; nobody is asked again, whatever else is found.
 
     Raises:
-        NotFound: the stage asked for has no manual gate of that key.
-        Conflict: answered already, ended, expired or not under review.
+        NotFound: the stage asked for has no such gate.
+        Conflict: answered already, nothing to answer, ended, expired or not under review.
         Stale, Forbidden: as ``approve``.
     """
     require(work.actor, Permission.PROMOTION_DECIDE)
     reason = check_text(reason, "reason")
     promotion = _begin_review(work, promotion_id, request_hash, "judge")
-    stage = queries.plan_of(work, promotion.plan_version_id).stage(promotion.to_stage)
-    if not any(spec.key == gate and spec.kind == "manual" for spec in stage.gates):
-        keys = ", ".join(s.key for s in stage.gates if s.kind == "manual") or "none"
-        raise NotFound(
-            f"The stage {stage.name} has no manual gate of that name; it has {keys}.",
-            reason="gate.unknown",
-        )
-    row = facts.load_promotion(work, promotion_id)
-    if any(j.gate == gate and j.current for j in facts.judgements_of(work, row)):
-        raise Conflict(f"The gate {gate} is answered already.", reason="gate.answered")
+    _check_asked(work, promotion, gate)
     if State(promotion.state) is State.SUBMITTED:
         move(work, promotion, State.IN_REVIEW)
     leaf = ledger.append(

@@ -49,14 +49,30 @@ REVIEWABLE = frozenset({S.SUBMITTED, S.IN_REVIEW, S.APPROVED, S.SCHEDULED})
 _ALWAYS = frozenset({S.CANCELLED, S.EXPIRED, S.SUPERSEDED})
 MOVES: dict[State, frozenset[State]] = {
     S.DRAFT: _ALWAYS | {S.DRAFT, S.SUBMITTED},
-    S.SUBMITTED: _ALWAYS | {S.DRAFT, S.IN_REVIEW},
-    S.IN_REVIEW: _ALWAYS | {S.DRAFT, S.CHANGES_REQUESTED, S.REJECTED, S.APPROVED},
+    S.SUBMITTED: _ALWAYS | {S.DRAFT, S.SUBMITTED, S.IN_REVIEW},
+    S.IN_REVIEW: _ALWAYS | {S.DRAFT, S.IN_REVIEW, S.CHANGES_REQUESTED, S.REJECTED, S.APPROVED},
     S.CHANGES_REQUESTED: _ALWAYS | {S.DRAFT},
-    S.APPROVED: _ALWAYS | {S.DRAFT, S.REJECTED, S.SCHEDULED, S.APPLIED},
-    S.SCHEDULED: _ALWAYS | {S.DRAFT, S.REJECTED, S.APPLIED},
+    S.APPROVED: _ALWAYS | {S.DRAFT, S.IN_REVIEW, S.REJECTED, S.SCHEDULED, S.APPLIED},
+    S.SCHEDULED: _ALWAYS | {S.DRAFT, S.IN_REVIEW, S.REJECTED, S.APPLIED},
     **{state: frozenset() for state in ENDED},
 }
-"""Every move of a promotion request there is. ``→ draft`` is an edit, which voids approvals."""
+"""Every move of a promotion request there is. ``→ draft`` is an edit, which voids approvals; from
+``approved`` or ``scheduled`` back to ``in_review``, or to where it is, is a re-opening, which voids
+them too (evidence it rests on was retracted or disputed)."""
+
+REOPENED = {
+    S.SUBMITTED: S.SUBMITTED,
+    S.IN_REVIEW: S.IN_REVIEW,
+    S.APPROVED: S.IN_REVIEW,
+    S.SCHEDULED: S.IN_REVIEW,
+}
+"""Where a re-opened request goes. A draft and one sent back hold no approval that could count."""
+
+WAIVER_LIMIT = timedelta(days=90)
+"""The longest a waiver may last: what is waived for longer belongs into the plan."""
+
+MAX_EVIDENCE = 200
+"""How many pieces of evidence one request can name."""
 
 
 def check_move(state: str, to: State) -> None:
@@ -130,6 +146,24 @@ class Vouched:
     edition: int
 
 
+def check_waiver_end(ends_at: datetime, now: datetime) -> datetime:
+    """Return the end of a waiver in UTC to the millisecond.
+
+    Raises:
+        Invalid: without a zone, in the past, or further away than ``WAIVER_LIMIT``.
+    """
+    if ends_at.tzinfo is None:
+        raise Invalid("Say in which zone that time is.", reason="waiver.zone")
+    if not now < ends_at <= now + WAIVER_LIMIT:
+        raise Invalid(
+            f"A waiver ends at a time to come, at most {WAIVER_LIMIT.days} days ahead.",
+            reason="waiver.range",
+            next_step="Give an earlier date; what is to be waived for longer belongs in the plan.",
+        )
+    at = ends_at.astimezone(UTC)
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
+
+
 def request_hash(vouched: Vouched) -> str:
     """Return the SHA-256 of the canonical JSON (RFC 8785) of what approvals vouch for.
 
@@ -197,9 +231,10 @@ def blockers(facts: Facts, results: Sequence[GateResult] | None = None) -> tuple
 
 
 def _because(result: GateResult) -> str:
+    said = result.sentence if result.key == result.kind else f"{result.key}: {result.sentence}"
     if result.outcome is Outcome.INCONCLUSIVE:
-        return f"{result.sentence} It waits for one recorded judgement."
-    return result.sentence
+        return f"{said} It waits for one recorded judgement."
+    return said
 
 
 def expiry(submitted_at: datetime, scheduled_for: datetime | None, plan: Plan) -> datetime:

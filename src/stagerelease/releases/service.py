@@ -15,46 +15,89 @@ from stagerelease.releases.applying import (
 )
 from stagerelease.releases.board import board
 from stagerelease.releases.holds import lay_hold, lift_hold, list_holds, show_hold
-from stagerelease.releases.planning import apply_plan, list_plans, show_plan
+from stagerelease.releases.ladder import shipped_schema
+from stagerelease.releases.looking import facts_page
+from stagerelease.releases.planning import (
+    diff_versions,
+    lint,
+    list_plans,
+    plan_in_force,
+    show_plan,
+)
 from stagerelease.releases.promotions import (
     cancel,
     edit_promotion,
-    facts_page,
     list_promotions,
     open_promotion,
     resubmit,
     what_blocks,
 )
+from stagerelease.releases.proposing import (
+    cancel_proposal,
+    consent_to_plan,
+    expire_proposals,
+    list_proposals,
+    proposals_due,
+    propose_plan,
+    show_proposal,
+)
+from stagerelease.releases.retracting import dispute_evidence, retract_evidence
 from stagerelease.releases.reviewing import approve, judge, reject, request_changes
+from stagerelease.releases.simulating import simulate
 from stagerelease.releases.tracks import create_track, list_tracks, show_track, withdraw_track
+from stagerelease.releases.waivers import (
+    end_waiver,
+    list_waivers,
+    propose_waiver,
+    show_waiver,
+    sign_waiver,
+)
 
 __all__ = [
     "announce",
     "apply",
     "apply_due",
-    "apply_plan",
     "approve",
     "board",
     "cancel",
+    "cancel_proposal",
+    "consent_to_plan",
     "create_track",
+    "diff_versions",
+    "dispute_evidence",
     "edit_promotion",
+    "end_waiver",
+    "expire_proposals",
     "expire_stale",
     "facts_page",
     "judge",
     "lay_hold",
     "lift_hold",
+    "lint",
     "list_holds",
     "list_plans",
     "list_promotions",
+    "list_proposals",
     "list_tracks",
+    "list_waivers",
     "open_promotion",
+    "plan_in_force",
     "promotions_due",
+    "proposals_due",
+    "propose_plan",
+    "propose_waiver",
     "reject",
     "request_changes",
     "resubmit",
+    "retract_evidence",
+    "shipped_schema",
     "show_hold",
     "show_plan",
+    "show_proposal",
     "show_track",
+    "show_waiver",
+    "sign_waiver",
+    "simulate",
     "what_blocks",
     "withdraw_track",
 ]

@@ -28,6 +28,45 @@ class PlanVersion(Base):
     leaf_idx: Mapped[int] = mapped_column(BigInteger)
 
 
+class PlanProposal(Base):
+    """A plan source that somebody proposes; ``pending`` until a second person consents to it."""
+
+    __tablename__ = "plan_proposal"
+    __table_args__ = (Index("ix_plan_proposal_state", "state", "expires_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    slug: Mapped[str] = mapped_column(String(64))
+    base_version: Mapped[int | None]  # the newest version when it was proposed
+    source: Mapped[str] = mapped_column(Text)
+    sha256: Mapped[str] = mapped_column(String(64))
+    rationale: Mapped[str] = mapped_column(Text)
+    proposed_by: Mapped[str] = mapped_column(String(40))
+    state: Mapped[str] = mapped_column(String(16))  # pending | applied | cancelled | expired
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    plan_version_id: Mapped[str | None] = mapped_column(ForeignKey("plan_version.id"))
+    version: Mapped[int] = mapped_column(default=1)
+    leaf_idx: Mapped[int] = mapped_column(BigInteger)
+
+    __mapper_args__ = {"version_id_col": version}
+
+
+class PlanConsent(Base):
+    """One person's consent to exactly one proposed source."""
+
+    __tablename__ = "plan_consent"
+    __table_args__ = (UniqueConstraint("proposal_id", "person_id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    proposal_id: Mapped[int] = mapped_column(ForeignKey("plan_proposal.id"))
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    sha256: Mapped[str] = mapped_column(String(64))
+    comment: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+    leaf_idx: Mapped[int] = mapped_column(BigInteger)
+
+
 class Track(Base):
     """What is promoted: one artifact kind of one revision under one plan, at one stage."""
 
@@ -64,13 +103,17 @@ class StageEvent(Base):
     promotion_id: Mapped[int | None] = mapped_column(ForeignKey("promotion.id"))
     reason: Mapped[str] = mapped_column(Text, default="")
     leaf_idx: Mapped[int] = mapped_column(BigInteger)
+    waived: Mapped[list[Any] | None]  # [{gate, rule, reason, until, waiver}], shown for ever
 
 
 class Promotion(Base):
     """A promotion request. ``request_hash`` is over everything an approval vouches for."""
 
     __tablename__ = "promotion"
-    __table_args__ = (Index("ix_promotion_track_id", "track_id"),)
+    __table_args__ = (
+        Index("ix_promotion_track_id", "track_id"),
+        Index("ix_promotion_state", "state", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     track_id: Mapped[str] = mapped_column(ForeignKey("track.id"))
@@ -129,6 +172,45 @@ class Judgement(Base):
     person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
     request_hash: Mapped[str] = mapped_column(String(64))
     reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime]
+    leaf_idx: Mapped[int] = mapped_column(BigInteger)
+
+
+class Waiver(Base):
+    """A gate into one stage of one track that need not pass until a date. Never deleted.
+
+    In force from ``signed_at``, when its second signer signed, until ``ends_at`` or ``ended_at``.
+    """
+
+    __tablename__ = "waiver"
+    __table_args__ = (Index("ix_waiver_track_id", "track_id", "stage"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    track_id: Mapped[str] = mapped_column(ForeignKey("track.id"))
+    stage: Mapped[str] = mapped_column(String(32))
+    gate: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    signed_at: Mapped[datetime | None]
+    ends_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]  # before its time
+    end_reason: Mapped[str | None] = mapped_column(Text)
+    version: Mapped[int] = mapped_column(default=1)
+    leaf_idx: Mapped[int] = mapped_column(BigInteger)
+
+    __mapper_args__ = {"version_id_col": version}
+
+
+class WaiverSignature(Base):
+    """One person's signature under a waiver, with the roles they held."""
+
+    __tablename__ = "waiver_signature"
+    __table_args__ = (UniqueConstraint("waiver_id", "person_id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    waiver_id: Mapped[str] = mapped_column(ForeignKey("waiver.id"))
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    roles: Mapped[list[str]]
     at: Mapped[datetime]
     leaf_idx: Mapped[int] = mapped_column(BigInteger)
 

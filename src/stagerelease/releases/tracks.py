@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.rules import check_kind
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, require
-from stagerelease.jobs.outbox import enqueue
+from stagerelease.jobs.outbox import emit, enqueue
 from stagerelease.kernel.errors import Conflict, Invalid, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
@@ -103,6 +104,7 @@ def _record(
     policy_sha256: str,
     reason: str = "",
     promotion_id: int | None = None,
+    waived: Sequence[Mapping[str, str]] = (),
     public: bool = False,
 ) -> int:
     """Write the stage event of a move that was just made, announce it, and log it last."""
@@ -125,6 +127,7 @@ def _record(
             "revision": track.revision_id,
             "promotion": promotion_id,
             **({"reason": reason} if reason else {}),
+            **({"waived": list(waived)} if waived else {}),
         },
         policy_sha256=policy_sha256,
         private=not public,
@@ -139,6 +142,7 @@ def _record(
             promotion_id=promotion_id,
             reason=reason,
             leaf_idx=leaf,
+            waived=list(waived),
         )
     )
     return leaf
@@ -152,11 +156,13 @@ def move_track(
     event: str,
     reason: str = "",
     promotion_id: int | None = None,
+    waived: Sequence[Mapping[str, str]] = (),
 ) -> int:
     """Put a locked track at stage ``to``: event row, announcement and log entry in this Work.
 
     The caller has decided that it may. The log entry is public when outsiders may know of the
-    stage it reaches or leaves; so is ``reason`` then (a request's rationale is not for the public).
+    stage it reaches or leaves; so are ``reason`` (a request's rationale is not for the public) and
+    the gates ``waived`` for it then.
     """
     plan = queries.plan_of(work, track.plan_version_id)
     known = any(s.listed for name in (track.stage, to) if (s := plan.find(name)) is not None)
@@ -171,6 +177,7 @@ def move_track(
         policy_sha256=queries.plan_sha256(work, track.plan_version_id),
         reason=reason,
         promotion_id=promotion_id,
+        waived=waived,
         public=known,
     )
 
@@ -200,7 +207,20 @@ def withdraw_track(work: Work, track_id: str, reason: str) -> TrackRow:
     supersede(work, competing, because="The track was withdrawn.")
     move_track(work, track, WITHDRAWN, event="track.withdrawn", reason=reason)
     work.session.flush()  # the row returned is read back
-    return queries.load_track(work, track.id)
+    row = queries.load_track(work, track.id)
+    emit(
+        work,
+        "track.withdrawn",
+        subject=f"track:{track.id}",
+        roles=("owner", "release_manager", "reviewer", "security"),
+        facts={
+            "track_id": row.id,
+            "repo_id": row.repo_id,
+            "kind": row.kind,
+            "reason": reason,
+        },
+    )
+    return row
 
 
 def show_track(work: Work, track_id: str) -> TrackPage:

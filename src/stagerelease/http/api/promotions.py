@@ -8,10 +8,12 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from stagerelease.http.api.holds import HoldOut
+from stagerelease.http.api.waivers import WaiverOut
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, paged
+from stagerelease.http.wire import In, Instant, Out, Paging, keyset
 from stagerelease.releases import service
 from stagerelease.releases.queries import MAX_ID
+from stagerelease.releases.rules import MAX_EVIDENCE
 
 router = APIRouter(prefix="/api/v1/promotions", tags=["promotions"])
 PromotionId = Annotated[int, Path(ge=1, le=MAX_ID)]
@@ -19,13 +21,22 @@ RequestHash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Words = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
+EvidenceIds = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=MAX_EVIDENCE)
+]
+
+
 class PromotionIn(In):
-    """A request to move a track one stage up. ``draft`` keeps it from being submitted."""
+    """A request to move a track one stage up. ``draft`` keeps it from being submitted.
+
+    ``evidence_ids`` is what it rests on; all accepted evidence about the track when left out.
+    """
 
     track_id: Annotated[str, Field(min_length=1, max_length=64)]
     to: Annotated[str, Field(min_length=1, max_length=32)]
     rationale: Words
     scheduled_for: Instant | None = None
+    evidence_ids: EvidenceIds | None = None
     draft: bool = False
 
 
@@ -36,6 +47,7 @@ class EditIn(In):
     rationale: Words | None = None
     scheduled_for: Instant | None = None
     unschedule: bool = False
+    evidence_ids: EvidenceIds | None = None
 
 
 class ApproveIn(In):
@@ -53,7 +65,7 @@ class ReasonedIn(In):
 
 
 class JudgeIn(In):
-    """An answer to a manual gate."""
+    """An answer to a manual or an inconclusive gate."""
 
     request_hash: RequestHash
     gate: Annotated[str, Field(min_length=1, max_length=64)]
@@ -92,8 +104,46 @@ class PromotionOut(Out):
     version: int
 
 
+class EvidenceUseOut(Out):
+    """A piece of evidence a gate looked at: how old it is, and whether it counted."""
+
+    id: str
+    title: str
+    metric: str
+    value: float
+    unit: str
+    verdict: str | None
+    fact_status: str
+    measured_at: Instant
+    valid_until: Instant | None
+    age: str
+    counted: bool
+    why: str
+
+
+class SignerOut(Out):
+    """A signer of a waiver, as they stand now."""
+
+    name: str
+    entitled: bool
+
+
+class GateWaiverOut(Out):
+    """The waiver that lets a gate through."""
+
+    id: str
+    reason: str
+    since: Instant
+    until: Instant
+    signers: list[SignerOut]
+
+
 class GateOut(Out):
-    """A gate's answer: passed, failed, inconclusive, error or pending, and why."""
+    """A gate's answer: passed, waived, failed, inconclusive, error or pending, and why.
+
+    ``verdict`` is the word to show: ``stale`` where only age is wrong. ``found`` is what the gate
+    said before any judgement or waiver; ``due`` is when time alone passes it, where that is known.
+    """
 
     key: str
     kind: str
@@ -101,7 +151,14 @@ class GateOut(Out):
     measured: str
     threshold: str
     outcome: str
+    verdict: str
+    found: str | None
+    stale: bool
+    waivable: bool
+    due: Instant | None
     sentence: str
+    evidence: list[EvidenceUseOut]
+    waiver: GateWaiverOut | None
 
 
 class BlockerOut(Out):
@@ -125,7 +182,7 @@ class ApprovalOut(Out):
 
 
 class JudgementOut(Out):
-    """A recorded answer to a manual gate."""
+    """A recorded answer to a manual or an inconclusive gate."""
 
     gate: str
     passed: bool
@@ -137,8 +194,37 @@ class JudgementOut(Out):
     current: bool
 
 
+class NamedEvidenceOut(Out):
+    """Evidence about the track; ``named`` when the request rests on it."""
+
+    id: str
+    type: str
+    title: str
+    metric: str
+    value: float
+    unit: str
+    verdict: str | None
+    fact_status: str
+    state: str
+    measured_at: Instant
+    valid_until: Instant | None
+    age: str
+    named: bool
+    counts: bool
+    why: str
+
+
+class DeciderOut(Out):
+    """Somebody who holds a role of the quorum: whether they may still approve, and why."""
+
+    person: str
+    roles: list[str]
+    may: bool
+    why: str
+
+
 class PromotionPageOut(Out):
-    """A request with every gate, everything that blocks it, and who said what."""
+    """A request with every gate, everything that blocks it, and who said and may say what."""
 
     promotion: PromotionOut
     track_stage: str
@@ -147,6 +233,16 @@ class PromotionPageOut(Out):
     approvals: list[ApprovalOut]
     judgements: list[JudgementOut]
     holds: list[HoldOut]
+    waivers: list[WaiverOut]
+    evidence: list[NamedEvidenceOut]
+    deciders: list[DeciderOut]
+
+
+def _number(after: str | None) -> int | None:
+    """Return the number of the last request seen; what is no number comes after everything."""
+    if after is None:
+        return None
+    return int(after) if after.isascii() and after.isdigit() and len(after) <= 10 else MAX_ID
 
 
 @router.get("")
@@ -160,8 +256,14 @@ def list_promotions(
 ) -> list[PromotionOut]:
     """List promotion requests, oldest first."""
     with begin(read_only=True) as work:
-        rows = service.list_promotions(work, track_id=track_id, state=state)
-    part = paged(request, response, rows, page, lambda row: row.id)
+        rows = service.list_promotions(
+            work,
+            track_id=track_id,
+            state=state,
+            after=_number(page.after),
+            limit=page.limit + 1,
+        )
+    part = keyset(request, response, rows, page, lambda row: row.id)
     return [PromotionOut.model_validate(row) for row in part]
 
 
@@ -175,6 +277,7 @@ def open_promotion(body: PromotionIn, begin: Begin, dry_run: bool = False) -> Pr
             to=body.to,
             rationale=body.rationale,
             scheduled_for=body.scheduled_for,
+            evidence_ids=body.evidence_ids,
             draft=body.draft,
         )
         return PromotionOut.model_validate(row)
@@ -227,7 +330,7 @@ def request_changes(
 def judge(
     promotion_id: PromotionId, body: JudgeIn, begin: Begin, dry_run: bool = False
 ) -> PromotionOut:
-    """Answer a manual gate of the request you saw, once."""
+    """Answer a manual or an inconclusive gate of the request you saw, once."""
     with begin(dry_run=dry_run) as work:
         row = service.judge(
             work,
@@ -252,6 +355,7 @@ def edit(
             rationale=body.rationale,
             scheduled_for=body.scheduled_for,
             unschedule=body.unschedule,
+            evidence_ids=body.evidence_ids,
             request_hash=body.request_hash,
         )
         return PromotionOut.model_validate(row)

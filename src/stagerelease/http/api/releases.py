@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from stagerelease.entitlements import service as entitlements
-from stagerelease.http.api import promotions
+from stagerelease.http.api import promotions, waivers
 from stagerelease.http.api.holds import HoldOut
 from stagerelease.http.api.promotions import GateOut, PromotionOut
 from stagerelease.http.begin import Begin
@@ -17,6 +17,7 @@ from stagerelease.releases import service
 
 router = APIRouter(tags=["releases"])
 router.include_router(promotions.router)
+router.include_router(waivers.router)
 TrackId = Annotated[str, Path(max_length=64)]
 
 
@@ -59,6 +60,7 @@ class StageEventOut(Out):
     promotion_id: int | None
     reason: str
     leaf_idx: int
+    waived: list[dict[str, str]]
 
 
 class TrackPageOut(Out):
