@@ -1,7 +1,8 @@
 """Checks that what the database says is in the store really is, byte for byte, and tidies up.
 
-Anything a revision refers to is never deleted, whatever its state: it is marked and reported.
-What nothing refers to (partials of dead writers, files without a row, rows without a revision) is
+Anything a revision or a ``blob_reference`` (attachments, documents, signatures of other slices)
+refers to is never deleted, whatever its state: it is marked and reported. What nothing refers to
+(partials of dead writers, files without a row, rows that nobody names) is
 cleared with ``repair`` once it is older than a grace, so that imports under way are left alone.
 """
 
@@ -11,11 +12,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import and_, delete, exists, insert, select, update
 
 from stagerelease.catalog import queries
 from stagerelease.catalog.rules import NewFile, manifest_sha256, revision_id
-from stagerelease.catalog.tables import Blob, Revision, RevisionFile, UploadTicket
+from stagerelease.catalog.tables import (
+    Blob,
+    BlobReference,
+    Revision,
+    RevisionFile,
+    UploadTicket,
+)
 from stagerelease.db.work import Work, Works
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.actor import SYSTEM, Actor
@@ -98,7 +105,10 @@ def _partials(blobs: BlobStore, report: FsckReport, *, before: datetime, repair:
         report.cleared += len(blobs.clear_partials(before))
 
 
-_UNREFERENCED = ~exists().where(RevisionFile.sha256 == Blob.sha256)
+_UNREFERENCED = and_(
+    ~exists().where(RevisionFile.sha256 == Blob.sha256),
+    ~exists().where(BlobReference.sha256 == Blob.sha256),
+)
 
 
 def _unreferenced(

@@ -13,6 +13,8 @@ from typing import Any
 
 from sqlalchemy import literal, select
 
+from stagerelease.catalog.attested import card_lock as card_lock
+from stagerelease.catalog.attested import manifest_signatures as manifest_signatures
 from stagerelease.catalog.rules import kind_of as kind_of
 from stagerelease.catalog.tables import (
     Blob,

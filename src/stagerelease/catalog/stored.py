@@ -9,7 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from stagerelease.catalog import queries
-from stagerelease.catalog.tables import Blob
+from stagerelease.catalog.tables import Blob, BlobReference
 from stagerelease.db.work import Work
 from stagerelease.kernel.errors import Invalid, Unavailable
 from stagerelease.ledger import service as ledger
@@ -41,6 +41,28 @@ def note_blobs(work: Work, sizes: Mapping[str, int], *, blobs: BlobStore | None 
             )
     if blobs is not None:
         check_present(blobs, sizes)
+
+
+def refer(
+    work: Work, sha256: str, *, size: int, owner: str, blobs: BlobStore | None = None
+) -> None:
+    """Write that ``owner`` (``evidence:<id>``, ``agreement:<id>``, …) needs this blob to stay.
+
+    Its bytes are durable in the store already; with ``blobs``, that is looked at inside this
+    transaction, after the row that holds them. Doing it again changes nothing.
+
+    Raises:
+        Invalid: the same digest is known with another size.
+        Unavailable: the bytes are not in the store (any more).
+    """
+    note_blobs(work, {sha256: size})
+    row = {"sha256": sha256, "owner": owner, "created_at": work.now}
+    statement: Any = (
+        postgresql.insert(BlobReference) if work.is_postgres else sqlite.insert(BlobReference)
+    )
+    work.session.execute(statement.on_conflict_do_nothing(), [row])
+    if blobs is not None:
+        check_present(blobs, {sha256: size})
 
 
 def note_healed(work: Work, sha256: str) -> None:

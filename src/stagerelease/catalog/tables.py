@@ -58,11 +58,27 @@ class Blob(Base):
     corrupt_at: Mapped[datetime | None]  # when fsck last found other bytes than these in the store
 
 
+class BlobReference(Base):
+    """Why a blob stays although no revision holds it: whose it is (``evidence:<id>``, …).
+
+    Written by the slices above, in the transaction that names the blob; see ``stored.refer``.
+    """
+
+    __tablename__ = "blob_reference"
+
+    sha256: Mapped[str] = mapped_column(ForeignKey("blob.sha256"), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(120), primary_key=True)
+    created_at: Mapped[datetime]
+
+
 class Revision(Base):
     """An immutable set of files; ``id``: 40 hex digits over manifest, parent, message and time."""
 
     __tablename__ = "revision"
-    __table_args__ = (Index("ix_revision_variant_id", "variant_id", "created_at"),)
+    __table_args__ = (
+        Index("ix_revision_variant_id", "variant_id", "created_at"),
+        Index("ix_revision_manifest_sha256", "manifest_sha256"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     variant_id: Mapped[str] = mapped_column(ForeignKey("variant.id"))
@@ -118,3 +134,52 @@ class UploadTicket(Base):
     secret_sha256: Mapped[bytes] = mapped_column(LargeBinary(32))
     expires_at: Mapped[datetime]
     stored_at: Mapped[datetime | None]
+
+
+class ModelCardLock(Base):
+    """A model card, by digest, that is final. Never changed, never removed."""
+
+    __tablename__ = "model_card_lock"
+    __table_args__ = (UniqueConstraint("variant_id", "path", "sha256"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    variant_id: Mapped[str] = mapped_column(ForeignKey("variant.id"))
+    revision_id: Mapped[str] = mapped_column(ForeignKey("revision.id"))
+    path: Mapped[str] = mapped_column(String(400))
+    sha256: Mapped[str] = mapped_column(ForeignKey("blob.sha256"))
+    locked_by: Mapped[str] = mapped_column(String(40))
+    at: Mapped[datetime]
+    leaf_idx: Mapped[int] = mapped_column(BigInteger)
+
+
+class SigningKey(Base):
+    """A public key whose signatures over manifests count here; its private half is elsewhere."""
+
+    __tablename__ = "signing_key"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    pem: Mapped[str] = mapped_column(Text)
+    pem_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    curve: Mapped[str] = mapped_column(String(16))
+    added_by: Mapped[str] = mapped_column(String(40))
+    added_at: Mapped[datetime]
+    retired_at: Mapped[datetime | None]
+    compromised: Mapped[bool] = mapped_column(default=False)
+    leaf_idx: Mapped[int] = mapped_column(BigInteger)
+
+
+class ManifestSignature(Base):
+    """A verified signature over exactly the files of a revision; the bundle is kept as a blob."""
+
+    __tablename__ = "manifest_signature"
+    __table_args__ = (UniqueConstraint("revision_id", "key_id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    revision_id: Mapped[str] = mapped_column(ForeignKey("revision.id"))
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    key_id: Mapped[str] = mapped_column(ForeignKey("signing_key.id"))
+    bundle_sha256: Mapped[str] = mapped_column(ForeignKey("blob.sha256"))
+    bundle_size: Mapped[int] = mapped_column(BigInteger)
+    signed_by: Mapped[str] = mapped_column(String(40))
+    at: Mapped[datetime]
+    leaf_idx: Mapped[int] = mapped_column(BigInteger)
