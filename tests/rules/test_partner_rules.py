@@ -141,6 +141,8 @@ def test_the_moves_of_a_grant_are_those_of_the_domain():
     moves = {(a.value, b.value) for a, to in rules.GRANT_MOVES.items() for b in to}
     assert moves == {
         ("pending", "active"),
+        ("pending", "expired"),
+        ("pending", "revoked"),
         ("active", "suspended"),
         ("suspended", "active"),
         ("active", "expired"),

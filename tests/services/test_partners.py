@@ -611,19 +611,21 @@ def test_revoking_ends_it_lists_what_was_delivered_and_asks_for_destruction(worl
 def test_the_holder_declares_destruction_once(world, clock):
     grant = world.granted()
     with pytest.raises(Conflict) as refused, world.begin("ann") as work:
-        service.attest_destruction(work, grant.id, "Nothing yet.")
+        service.attest_destruction(work, grant.id, "Nothing yet.", typed_name="Ann Other")
     assert refused.value.reason == "attestation.not-open"
     with world.begin("olga") as work:
         service.revoke_grant(work, grant.id, reason="Terms broken.")
     for who, error in (("art", Forbidden), ("olga", Forbidden), ("bea", NotFound)):
         with pytest.raises(error), world.begin(who) as work:
-            service.attest_destruction(work, grant.id, "Done.")
+            service.attest_destruction(work, grant.id, "Done.", typed_name="Ann Other")
     with world.begin("ann") as work:
-        row = service.attest_destruction(work, grant.id, "Every copy is gone.")
+        row = service.attest_destruction(
+            work, grant.id, "Every copy is gone.", typed_name="Ann Other"
+        )
     assert (row.attested_by, row.attested_at) == (world.id("ann"), clock.now())
     assert row.leaf_idx is not None
     with pytest.raises(Conflict), world.begin("ann") as work:
-        service.attest_destruction(work, grant.id, "Twice.")
+        service.attest_destruction(work, grant.id, "Twice.", typed_name="Ann Other")
     with world.begin("olga", read_only=True) as work:
         assert service.show_grant(work, grant.id).events[-1].reason == "Every copy is gone."
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from stagerelease.cli.box import instant, opened
+from stagerelease.cli.box import Form, Opened, instant, opened
+from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Invalid
 from stagerelease.partners import service
 from stagerelease.partners.texts import SHIPPED, shipped_text
@@ -88,16 +89,65 @@ def _draft_text(file: Path | None, shipped: str | None) -> str:
 
 
 @agreement.command("publish")
-def agreement_publish(slug: str, version: int) -> None:
+def agreement_publish(
+    slug: str,
+    version: int,
+    reconsent: Annotated[
+        str | None, typer.Option(help="By when holders sign a material version again.")
+    ] = None,
+) -> None:
     """Put a draft in force; the version in force until now is superseded."""
     with opened() as box, box.works.begin(box.actor) as work:
-        box.out.show(service.publish_numbered(work, slug, version))
+        row = service.publish_numbered(work, slug, version, reconsent_until=instant(reconsent))
+        box.out.show(row)
         outdated = service.list_outdated(work, slug)
-        if outdated:
+        if outdated and row.reconsent_until is not None:
             box.out.say(
-                f"{len(outdated)} signature(s) on older versions stay in force; ask those parties "
-                "to sign again."
+                f"{len(outdated)} signature(s) on older versions count until "
+                f"{iso(row.reconsent_until)}; those parties are told to sign again."
             )
+
+
+@agreement.command("diff")
+def agreement_diff(slug: str, old: int, new: int) -> None:
+    """Show what changes from one version to another."""
+    with opened() as box:
+        with box.works.begin(box.actor, read_only=True) as work:
+            found = service.diff_versions(work, slug, old, new)
+        if box.out.form is not Form.TABLE:
+            box.out.show(found)
+            return
+        sys.stdout.write("\n".join(found.lines) + "\n")
+
+
+@signature.command("pdf")
+def signature_pdf(
+    signature_id: str,
+    output: Annotated[Path | None, typer.Option("--output", help="Where to write it.")] = None,
+) -> None:
+    """Write the signed agreement as PDF, with its signature page."""
+    with opened() as box:
+        with box.works.begin(box.actor, read_only=True) as work:
+            document = service.signed_pdf(work, signature_id)
+        _write(box, document, output)
+
+
+@signature.command("receipt")
+def signature_receipt(
+    signature_id: str,
+    output: Annotated[Path | None, typer.Option("--output", help="Where to write it.")] = None,
+) -> None:
+    """Write the receipt: the record, its log entry and the proof."""
+    with opened() as box:
+        with box.works.begin(box.actor, read_only=True) as work:
+            document = service.signature_receipt(work, signature_id, vkey=box.signer.vkey)
+        _write(box, document, output)
+
+
+def _write(box: Opened, document: service.Document, output: Path | None) -> None:
+    path = output or Path(document.name)
+    path.write_bytes(document.content)
+    box.out.say(f"Wrote {path} ({len(document.content):,} bytes).")
 
 
 @agreement.command("list")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import func, select
 
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, authorize, require
+from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Conflict, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
-from stagerelease.partners import queries
+from stagerelease.partners import amending, queries
+from stagerelease.partners.amending import Amendment
 from stagerelease.partners.moving import require_known, suspend_for_terms
 from stagerelease.partners.queries import AgreementRow, AgreementVersionRow, SignatureRow
 from stagerelease.partners.rules import (
@@ -125,6 +128,7 @@ def _log(work: Work, version: AgreementVersion, event: str, *, before: str | Non
             "text_sha256": version.text_sha256,
             "material": version.material,
             "duo_codes": list(version.duo_codes),
+            "reconsent_until": iso(version.reconsent_until) if version.reconsent_until else None,
         },
     )
 
@@ -150,15 +154,19 @@ def _check_move(version: AgreementVersion, to: VersionState) -> None:
         )
 
 
-def publish_version(work: Work, version_id: str) -> AgreementVersionRow:
+def publish_version(
+    work: Work, version_id: str, *, reconsent_until: datetime | None = None
+) -> AgreementVersionRow:
     """Put a draft in force from now on; the version in force until now is superseded.
 
-    Signatures on superseded versions stay in force; those that a material version outdates are
-    listed by ``queries.list_outdated``.
+    Signatures on superseded versions stay in force. After a material version they count until
+    ``reconsent_until`` (``RECONSENT_WITHIN`` from now when None): by then the new one is to be
+    signed, or grants that rest on them stop counting.
 
     Raises:
         NotFound: there is no such version.
         Conflict: it is not a draft, or a later version is in force.
+        Invalid: the date is past or too far away, or the version changes nothing material.
     """
     require(work.actor, Permission.AGREEMENT_PUBLISH)
     version = _lock_version(work, version_id)
@@ -177,15 +185,19 @@ def publish_version(work: Work, version_id: str) -> AgreementVersionRow:
             reason="agreement.later-in-force",
             next_step="Draft this text again as a new version.",
         )
+    deadline = amending.deadline_of(version.material, reconsent_until, work.now)
     if current is not None:
         current.state = VersionState.SUPERSEDED
+        version.reconsent_until = deadline
     version.state = VersionState.IN_FORCE
     version.effective_from = work.now
+    outdated = amending.outdate(work, version) if version.reconsent_until else []
     work.session.flush()  # every change is written before the log is locked
     if current is not None:
         _log(work, current, "agreement_version.superseded", before=VersionState.IN_FORCE)
     leaf = _log(work, version, "agreement_version.published", before=VersionState.DRAFT)
     version.leaf_idx = leaf
+    amending.tell_of_publishing(work, version, outdated)
     work.session.flush()  # the row returned is read back
     return load_version(work, version_id)
 
@@ -228,10 +240,13 @@ def load_numbered(work: Work, agreement: str, number: int) -> AgreementVersionRo
     return row
 
 
-def publish_numbered(work: Work, agreement: str, number: int) -> AgreementVersionRow:
+def publish_numbered(
+    work: Work, agreement: str, number: int, *, reconsent_until: datetime | None = None
+) -> AgreementVersionRow:
     """Put version ``number`` in force; see ``publish_version``."""
     require(work.actor, Permission.AGREEMENT_PUBLISH)
-    return publish_version(work, load_numbered(work, agreement, number).id)
+    row = load_numbered(work, agreement, number)
+    return publish_version(work, row.id, reconsent_until=reconsent_until)
 
 
 def retire_numbered(work: Work, agreement: str, number: int) -> AgreementVersionRow:
@@ -288,6 +303,22 @@ def show_version(
             f"There is no {which} of an agreement {agreement!r}.", reason="agreement.unknown"
         )
     return row, queries.text_of(work, row.id)
+
+
+def diff_versions(work: Work, agreement: str, old: int, new: int) -> Amendment:
+    """Return what changes from version ``old`` to ``new``, to whoever may read both.
+
+    Raises:
+        NotFound: there is no such version, or the caller may not know of it.
+    """
+    before, old_text = show_version(work, agreement, old)
+    after, new_text = show_version(work, agreement, new)
+    return amending.difference(
+        agreement,
+        (before.version, old_text),
+        (after.version, new_text),
+        material=after.material,
+    )
 
 
 def _may_read(work: Work, row: AgreementVersionRow) -> bool:

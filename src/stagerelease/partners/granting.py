@@ -10,17 +10,20 @@ from sqlalchemy import select
 
 from stagerelease.db.work import Work
 from stagerelease.identity import queries as people
-from stagerelease.identity.rules import Permission, authorize, require
+from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.clock import iso
-from stagerelease.kernel.errors import Blocked, Blocker, Forbidden, Invalid, NotFound
+from stagerelease.kernel.errors import Blocked, Blocker, Conflict, Forbidden, Invalid, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries
-from stagerelease.partners.moving import load_for, require_known, standing_of
+from stagerelease.partners.moving import (
+    load_for,
+    lock_grant,
+    move,
+    note,
+    tell,
+)
 from stagerelease.partners.queries import (
-    AttestationRow,
-    DeliveryRow,
-    GrantEventRow,
     GrantRow,
     SignatureRow,
 )
@@ -29,15 +32,14 @@ from stagerelease.partners.rules import (
     ORGANISATIONS,
     PEOPLE,
     GrantState,
-    Standing,
     admitting_stages,
     check_dates,
     check_permissions,
-    is_active,
     no_stage_blocker,
 )
 from stagerelease.partners.tables import Grant, GrantEvent, Signature
 from stagerelease.releases import queries as releases
+from stagerelease.releases.humans import accountable
 from stagerelease.releases.ladder import Stage
 from stagerelease.releases.moving import lock_track
 from stagerelease.releases.queries import TrackRow, storable
@@ -54,19 +56,14 @@ class Grantee:
     disabled: bool = False
 
     @property
+    def party(self) -> dict[str, str | None]:
+        """Return the grantee as queries name one."""
+        return {"person_id": self.person_id, "organisation_id": self.organisation_id}
+
+    @property
     def audience_kind(self) -> str:
         """Return the audience of the stages that let this kind of grantee in."""
         return ORGANISATIONS if self.organisation_id is not None else PEOPLE
-
-
-@dataclass(frozen=True, slots=True)
-class GrantPage:
-    """A grant with its history, whether it counts now, and what it left to attest."""
-
-    grant: GrantRow
-    standing: Standing
-    events: tuple[GrantEventRow, ...]
-    attestation: AttestationRow | None
 
 
 def grantee_of(work: Work, *, organisation: str | None, person: str | None) -> Grantee:
@@ -104,8 +101,13 @@ def issue_grant(
     audience: str | None = None,
     signature_id: str | None = None,
     renewed_from: str | None = None,
+    await_signature: bool = False,
 ) -> GrantRow:
     """Let one organisation or person in to a track until a date; active at once.
+
+    Two things make it ``pending`` first: with ``await_signature`` a grantee who has not signed the
+    stage's agreement yet, until they do; and a grantee whose last grant on this track was revoked,
+    until a second person consents (``consent_to_grant``).
 
     ``audience`` is the stage the grantee is admitted at: one the track has reached that lets this
     kind of grantee in, the lowest such when None. The grant rests on the grantee's own signature in
@@ -121,12 +123,7 @@ def issue_grant(
     purpose = check_text(purpose, "purpose", limit=MAX_PURPOSE)
     check_dates(work.now, valid_until)
     grantee = grantee_of(work, organisation=organisation, person=person)
-    if work.actor.is_human and grantee.person_id == work.actor.id:
-        raise Forbidden(
-            "Nobody issues a grant to themselves.",
-            reason="grant.own",
-            next_step="Ask another access officer.",
-        )
+    _refuse_oneself(work, grantee)
     # Locked, so that no withdrawal or hold comes between reading the stage and letting somebody in.
     lock_track(work, track_id)
     track = releases.load_track(work, track_id)
@@ -134,8 +131,10 @@ def issue_grant(
     granted = check_permissions(permissions, stage)
     _check_renewed(work, renewed_from, track, grantee)
     signature = _signature(work, stage, grantee, signature_id)
-    blockers = _blockers(work, track, grantee, stage, signature, renewed_from)
-    if blockers or signature is None:
+    waits = signature is None and await_signature
+    blockers = _blockers(work, track, grantee, stage, signed=signature is not None or waits)
+    blockers += _other_grants(work, track, grantee, renewed_from)
+    if blockers:
         raise Blocked(blockers)
     grant = Grant(
         id=new_id("grt"),
@@ -145,7 +144,9 @@ def issue_grant(
         audience=stage.name,
         permissions=granted,
         purpose=purpose,
-        signature_id=signature.id,
+        signature_id=signature.id if signature is not None else None,
+        awaits_agreement=stage.agreement if waits else None,
+        awaits_consent=queries.was_revoked(work, track_id=track.id, **grantee.party),
         state=GrantState.PENDING,
         valid_from=work.now,
         valid_until=valid_until,
@@ -153,8 +154,17 @@ def issue_grant(
         created_by=work.actor.id,
         created_at=work.now,
     )
-    _activate(work, grant)
+    _issue(work, grant)
     return queries.load_grant(work, grant.id)
+
+
+def _refuse_oneself(work: Work, grantee: Grantee) -> None:
+    if work.actor.is_human and grantee.person_id == work.actor.id:
+        raise Forbidden(
+            "Nobody issues a grant to themselves.",
+            reason="grant.own",
+            next_step="Ask another access officer.",
+        )
 
 
 def _admission(work: Work, track: TrackRow, grantee: Grantee, audience: str | None) -> Stage:
@@ -191,7 +201,7 @@ def _signature(
         NotFound: ``signature_id`` names none.
         Invalid: it names one of another party or of another agreement.
     """
-    party = {"organisation_id": grantee.organisation_id, "person_id": grantee.person_id}
+    party = grantee.party
     found = queries.signature_in_force(work, str(stage.agreement), **party)
     if signature_id is not None and (found is None or found.id != signature_id):
         named = queries.find_signature(work, signature_id)
@@ -213,12 +223,7 @@ def _signature(
 
 
 def _blockers(
-    work: Work,
-    track: TrackRow,
-    grantee: Grantee,
-    stage: Stage,
-    signature: SignatureRow | None,
-    renewed_from: str | None,
+    work: Work, track: TrackRow, grantee: Grantee, stage: Stage, *, signed: bool
 ) -> list[Blocker]:
     found = [
         Blocker("held", f"The release is on hold: {hold.public_reason or hold.reason}")
@@ -226,7 +231,7 @@ def _blockers(
     ]
     if grantee.disabled:
         found.append(Blocker("account.disabled", f"The account {grantee.name} is disabled."))
-    if signature is None:
+    if not signed:
         found.append(
             Blocker(
                 "signature.missing",
@@ -234,12 +239,14 @@ def _blockers(
                 "asks for; a grant rests on a signature in force.",
             )
         )
-    for grant in queries.live_grants(
-        work,
-        track_id=track.id,
-        person_id=grantee.person_id,
-        organisation_id=grantee.organisation_id,
-    ):
+    return found
+
+
+def _other_grants(
+    work: Work, track: TrackRow, grantee: Grantee, renewed_from: str | None
+) -> list[Blocker]:
+    found = []
+    for grant in queries.live_grants(work, track_id=track.id, **grantee.party):
         if grant.state == GrantState.SUSPENDED:
             found.append(
                 Blocker(
@@ -259,15 +266,16 @@ def _blockers(
     return found
 
 
-def _activate(work: Work, grant: Grant) -> None:
-    """Write a new grant, log it, and walk it from pending to active in one step of the log."""
+def _issue(work: Work, grant: Grant) -> None:
+    """Write a new grant and log it; walk it on to active unless it waits for somebody."""
+    waits = grant.awaits_agreement is not None or grant.awaits_consent
     work.session.add(grant)
     work.session.flush()  # its events refer to it
     leaf = ledger.append(
         work,
         type="grant.issued",
         subject=f"grant:{grant.id}",
-        new_state=GrantState.ACTIVE,
+        new_state=GrantState.PENDING if waits else GrantState.ACTIVE,
         detail={
             "track": grant.track_id,
             "organisation": grant.organisation_id,
@@ -276,87 +284,81 @@ def _activate(work: Work, grant: Grant) -> None:
             "permissions": list(grant.permissions),
             "purpose": grant.purpose,
             "signature": grant.signature_id,
+            "awaits_agreement": grant.awaits_agreement,
+            "awaits_consent": grant.awaits_consent,
             "valid_until": iso(grant.valid_until),
             "renewed_from": grant.renewed_from_id,
         },
     )
-    steps = ((None, GrantState.PENDING, "Issued."), (GrantState.PENDING, GrantState.ACTIVE, ""))
-    for before, after, reason in steps:
-        grant.state = after
-        event = GrantEvent(
+    _step(work, grant, None, GrantState.PENDING, "Issued.", leaf)
+    if waits:
+        return
+    reason = "It rests on a signature in force."
+    _step(work, grant, GrantState.PENDING, GrantState.ACTIVE, reason, leaf)
+    tell(work, grant, "renewed" if grant.renewed_from_id else "issued", purpose=grant.purpose)
+
+
+def _step(
+    work: Work, grant: Grant, before: str | None, after: GrantState, reason: str, leaf: int
+) -> None:
+    grant.state = after
+    work.session.add(
+        GrantEvent(
             id=new_id("gev"),
             grant_id=grant.id,
             from_state=before,
             to_state=after,
-            reason=reason or "It rests on a signature in force.",
+            reason=reason,
             actor_id=work.actor.id,
             at=work.now,
             leaf_idx=leaf,
         )
-        work.session.add(event)
-        work.session.flush()  # in this order
+    )
+    work.session.flush()  # in this order
 
 
-# --- looking -------------------------------------------------------------------------------------
-
-
-def list_grants(
-    work: Work, *, track_id: str | None = None, state: str | None = None
-) -> list[GrantRow]:
-    """Return grants, newest first: all to staff, to others theirs and their organisations'.
+def consent_to_grant(work: Work, grant_id: str) -> GrantRow:
+    """Consent, as a second person, to letting somebody in again whose last grant was revoked.
 
     Raises:
-        Unauthenticated: nobody is known.
-        Invalid: ``state`` is no state of a grant.
+        NotFound: there is no such grant.
+        Conflict: it waits for no consent, or the caller issued it.
+        Forbidden: not a person who may issue grants, or the grantee.
     """
-    require_known(work.actor)
-    if state is not None and state not in set(GrantState):
-        raise Invalid(f"A grant is {', '.join(GrantState)}.", reason="grant.state")
-    if authorize(work.actor, Permission.GRANT_READ).allowed:
-        return queries.list_grants(work, track_id=track_id, state=state)
-    return queries.list_grants(
+    load_for(work, grant_id, Permission.GRANT_ISSUE)
+    me = accountable(work, "consent to a grant")
+    grant = lock_grant(work, grant_id)
+    if grant.state != GrantState.PENDING or not grant.awaits_consent:
+        raise Conflict("The grant waits for nobody's consent.", reason="grant.no-consent")
+    if me in (grant.created_by, grant.person_id):
+        raise Conflict(
+            "Somebody else than who issued it, and than its grantee, has to consent.",
+            reason="grant.consent-own",
+            next_step="Ask another access officer.",
+        )
+    grant.awaits_consent = False
+    note(
         work,
-        track_id=track_id,
-        state=state,
-        person_id=work.actor.id,
-        organisation_ids=work.actor.organisations,
-    )
-
-
-def show_grant(work: Work, grant_id: str) -> GrantPage:
-    """Return a grant with its history to staff and to those who hold it.
-
-    Raises:
-        Unauthenticated: nobody is known.
-        NotFound: there is none, or the caller may not know of it.
-    """
-    grant = load_for(work, grant_id, None)
-    effective = queries.find_effective(work, grant.id)
-    if effective is None:
-        raise NotFound(f"There is no grant {grant_id!r}.", reason="grant.unknown")
-    return GrantPage(
         grant,
-        is_active(standing_of(work, effective)),
-        tuple(queries.grant_events(work, grant.id)),
-        queries.find_attestation(work, grant.id),
+        event="consented",
+        before=grant.state,
+        reason="A second person consented.",
+        detail={"person": me},
     )
+    activate_pending(work, grant)
+    work.session.flush()
+    return queries.load_grant(work, grant.id)
 
 
-def list_deliveries(work: Work, grant_id: str) -> list[DeliveryRow]:
-    """Return what was delivered under a grant, oldest first.
-
-    Staff and the organisation's administrators see every delivery; its members their own.
-
-    Raises:
-        Unauthenticated: nobody is known.
-        NotFound: there is no such grant, or the caller may not know of it.
-    """
-    grant = load_for(work, grant_id, None)
-    rows = queries.deliveries(work, grant.id)
-    actor = work.actor
-    if (
-        authorize(actor, Permission.GRANT_READ).allowed
-        or grant.organisation_id in actor.administers
-    ):
-        return rows
-    return [row for row in rows if row.person_id == actor.id]
+def activate_pending(work: Work, grant: Grant) -> bool:
+    """Make a locked pending grant active if it waits for nothing more; tell whether it did."""
+    if grant.awaits_consent or grant.awaits_agreement is not None or grant.signature_id is None:
+        return False
+    move(
+        work,
+        grant,
+        GrantState.ACTIVE,
+        event="issued" if grant.renewed_from_id is None else "renewed",
+        reason="It waits for nothing more.",
+    )
+    return True

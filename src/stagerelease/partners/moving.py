@@ -13,7 +13,9 @@ from sqlalchemy import ColumnElement, select
 
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, authorize, require
+from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.actor import Actor
+from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import NotFound, Stale
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
@@ -146,7 +148,27 @@ def move(
     grant.suspended_for = suspended_for
     if to not in LIVE:
         grant.ended_at = work.now
+    tell(work, grant, event, reason=reason)
     note(work, grant, event=event, before=before, reason=reason, detail=detail)
+
+
+def tell(work: Work, grant: Grant, event: str, **facts: Any) -> None:
+    """Have the holder of a grant told what happened to it."""
+    track = releases.load_track(work, grant.track_id)
+    emit(
+        work,
+        f"grant.{event}",
+        subject=f"grant:{grant.id}",
+        people=[grant.person_id] if grant.person_id else (),
+        organisations=[grant.organisation_id] if grant.organisation_id else (),
+        facts={
+            "grant": grant.id,
+            "repo_id": track.repo_id,
+            "stage": grant.audience,
+            "until": iso(grant.valid_until),
+            **facts,
+        },
+    )
 
 
 def suspend_all(
@@ -199,6 +221,7 @@ def standing_of(
         valid_until=grant.valid_until,
         signature_state=effective.signature_state,
         signature_until=effective.signature_until,
+        reconsent_until=effective.reconsent_until,
         agreement_version_state=effective.agreement_version_state,
         audience_rank=plan.rank(grant.audience) if plan.find(grant.audience) else None,
         stage_rank=-1 if track.stage == WITHDRAWN else plan.rank(track.stage),

@@ -31,6 +31,7 @@ _VERSION: Select[*tuple[Any, ...]] = select(
     AgreementVersion.effective_from,
     AgreementVersion.created_at,
     AgreementVersion.leaf_idx,
+    AgreementVersion.reconsent_until,
 ).join(Agreement, Agreement.id == AgreementVersion.agreement_id)
 
 
@@ -126,6 +127,7 @@ _SIGNATURE: Select[*tuple[Any, ...]] = (
         Signature.countersigned_at,
         Signature.ended_at,
         Signature.leaf_idx,
+        Signature.reconsent_until,
     )
     .join(AgreementVersion, AgreementVersion.id == Signature.agreement_version_id)
     .join(Agreement, Agreement.id == AgreementVersion.agreement_id)
@@ -143,6 +145,7 @@ def _in_force(work: Work) -> Any:
     return and_(
         Signature.state == SignatureState.IN_FORCE,
         or_(Signature.valid_until.is_(None), Signature.valid_until > work.now),
+        or_(Signature.reconsent_until.is_(None), Signature.reconsent_until > work.now),
     )
 
 

@@ -91,9 +91,11 @@ __all__ = [
     "live_grants",
     "load_agreement",
     "load_grant",
+    "open_attestations",
     "resume_consents",
     "signature_in_force",
     "text_of",
+    "was_revoked",
 ]
 
 _GRANT_COLUMNS = (
@@ -114,6 +116,8 @@ _GRANT_COLUMNS = (
     Grant.created_by,
     Grant.created_at,
     Grant.ended_at,
+    Grant.awaits_agreement,
+    Grant.awaits_consent,
 )
 _WIDTH = len(_GRANT_COLUMNS)
 _GRANT: Select[*tuple[Any, ...]] = select(*_GRANT_COLUMNS)
@@ -124,10 +128,12 @@ _EFFECTIVE: Select[*tuple[Any, ...]] = (
         Agreement.slug,
         AgreementVersion.state,
         Signature.valid_until,
+        Signature.reconsent_until,
     )
-    .join(Signature, Signature.id == Grant.signature_id)
-    .join(AgreementVersion, AgreementVersion.id == Signature.agreement_version_id)
-    .join(Agreement, Agreement.id == AgreementVersion.agreement_id)
+    # A pending grant may rest on nothing yet, and is still to be told of.
+    .outerjoin(Signature, Signature.id == Grant.signature_id)
+    .outerjoin(AgreementVersion, AgreementVersion.id == Signature.agreement_version_id)
+    .outerjoin(Agreement, Agreement.id == AgreementVersion.agreement_id)
 )
 # Two halves, so that each can use the index on its grantee however many grants a track has.
 _ON_TRACKS = Grant.track_id.in_(bindparam("track_ids", expanding=True))
@@ -213,9 +219,20 @@ def list_grants(
     signature_id: str | None = None,
     person_id: str | None = None,
     organisation_ids: Collection[str] | None = None,
+    limit: int | None = None,
+    after: str | None = None,
 ) -> list[GrantRow]:
-    """Return grants, newest first; ``person_id`` and ``organisation_ids`` narrow to either's."""
-    statement = _GRANT.order_by(Grant.created_at.desc(), Grant.id.desc())
+    """Return grants, newest first; ``person_id`` and ``organisation_ids`` narrow to either's.
+
+    ``after`` is the id of the last grant seen; ids grow with time, so they order a page.
+    """
+    statement = _GRANT.order_by(Grant.id.desc())
+    if after is not None:
+        if not storable(after):
+            return []
+        statement = statement.where(Grant.id < after)
+    if limit is not None:
+        statement = statement.limit(limit)
     for col, value in (
         (Grant.track_id, track_id),
         (Grant.state, state),
@@ -248,6 +265,24 @@ def live_grants(
         else Grant.person_id == person_id,
     )
     return [_grant(row) for row in work.session.execute(statement.order_by(Grant.id))]
+
+
+def was_revoked(
+    work: Work, *, track_id: str, person_id: str | None, organisation_id: str | None
+) -> bool:
+    """Tell whether the newest grant of this grantee on this track was revoked."""
+    newest = work.session.execute(
+        select(Grant.state)
+        .where(
+            Grant.track_id == track_id,
+            Grant.organisation_id == organisation_id
+            if organisation_id is not None
+            else Grant.person_id == person_id,
+        )
+        .order_by(Grant.created_at.desc(), Grant.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return newest == GrantState.REVOKED
 
 
 def holders(work: Work, track_id: str, at: datetime | None = None) -> list[GrantRow]:
@@ -284,7 +319,7 @@ def grant_events(work: Work, grant_id: str) -> list[GrantEventRow]:
             GrantEvent.leaf_idx,
         )
         .where(GrantEvent.grant_id == grant_id)
-        .order_by(GrantEvent.leaf_idx, GrantEvent.at, GrantEvent.id)
+        .order_by(GrantEvent.leaf_idx, GrantEvent.at, GrantEvent.from_state.is_not(None))
     )
     return [GrantEventRow(*row) for row in rows]
 
@@ -299,20 +334,41 @@ def resume_consents(work: Work, grant_id: str, suspension: str) -> list[str]:
     return list(rows.scalars())
 
 
+_ATTESTATION: Select[*tuple[Any, ...]] = select(
+    DestructionAttestation.id,
+    DestructionAttestation.grant_id,
+    DestructionAttestation.delivered,
+    DestructionAttestation.opened_at,
+    DestructionAttestation.attested_at,
+    DestructionAttestation.attested_by,
+    DestructionAttestation.leaf_idx,
+    DestructionAttestation.typed_name,
+)
+
+
+def _attestation(row: Any) -> AttestationRow:
+    return AttestationRow(row[0], row[1], tuple(row[2]), *row[3:])
+
+
 def find_attestation(work: Work, grant_id: str) -> AttestationRow | None:
     """Return what was asked of a revoked grant's holder, or None."""
     row = work.session.execute(
-        select(
-            DestructionAttestation.id,
-            DestructionAttestation.grant_id,
-            DestructionAttestation.delivered,
-            DestructionAttestation.opened_at,
-            DestructionAttestation.attested_at,
-            DestructionAttestation.attested_by,
-            DestructionAttestation.leaf_idx,
-        ).where(DestructionAttestation.grant_id == grant_id)
+        _ATTESTATION.where(DestructionAttestation.grant_id == grant_id)
     ).one_or_none()
-    return AttestationRow(row[0], row[1], tuple(row[2]), *row[3:]) if row else None
+    return _attestation(row) if row else None
+
+
+def open_attestations(
+    work: Work, *, limit: int = 100, after: str | None = None
+) -> list[AttestationRow]:
+    """Return what was asked of holders of revoked grants and not declared yet, oldest first."""
+    statement = _ATTESTATION.where(DestructionAttestation.attested_at.is_(None))
+    if after is not None:
+        if not storable(after):
+            return []
+        statement = statement.where(DestructionAttestation.id > after)
+    rows = work.session.execute(statement.order_by(DestructionAttestation.id).limit(limit))
+    return [_attestation(row) for row in rows]
 
 
 # What was delivered is written by a floor above this one, so it is read by the table's name.

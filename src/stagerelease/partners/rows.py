@@ -33,6 +33,7 @@ class AgreementVersionRow:
     effective_from: datetime | None
     created_at: datetime
     leaf_idx: int | None
+    reconsent_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class SignatureRow:
     countersigned_at: datetime | None
     ended_at: datetime | None
     leaf_idx: int
+    reconsent_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class GrantRow:
     audience: str
     permissions: frozenset[str]
     purpose: str
-    signature_id: str
+    signature_id: str | None  # only a pending grant has none
     state: str
     suspended_for: str | None
     valid_from: datetime
@@ -79,17 +81,20 @@ class GrantRow:
     created_by: str
     created_at: datetime
     ended_at: datetime | None
+    awaits_agreement: str | None = None
+    awaits_consent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EffectiveGrant:
-    """A grant with the state of everything it rests on."""
+    """A grant with the state of everything it rests on; None where it rests on nothing yet."""
 
     grant: GrantRow
-    signature_state: str
-    agreement_slug: str
-    agreement_version_state: str
+    signature_state: str | None
+    agreement_slug: str | None
+    agreement_version_state: str | None
     signature_until: datetime | None
+    reconsent_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,7 @@ class AttestationRow:
     attested_at: datetime | None
     attested_by: str | None
     leaf_idx: int | None
+    typed_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,10 @@ RESUME_CONSENTS = 2
 LONGEST_GRANT = timedelta(days=731)
 """Two years, one of which may be a leap year."""
 
+RECONSENT_WITHIN = timedelta(days=30)
+"""How long holders have to sign a material new version, unless its publisher says otherwise."""
+
+LONGEST_RECONSENT = timedelta(days=366)
 MAX_PURPOSE = 2000
 MAX_AGREEMENT = 200_000
 ORGANISATIONS, PEOPLE = "organisations", "people"
@@ -67,6 +71,7 @@ class Suspension(StrEnum):
     WITHDRAWAL = "withdrawal"
     DECISION = "decision"
     TERMS = "terms"
+    RECONSENT = "reconsent"
 
 
 V, S, G = VersionState, SignatureState, GrantState
@@ -89,7 +94,7 @@ SIGNATURE_MOVES: Mapping[SignatureState, frozenset[SignatureState]] = MappingPro
 )
 GRANT_MOVES: Mapping[GrantState, frozenset[GrantState]] = MappingProxyType(
     {
-        G.PENDING: frozenset({G.ACTIVE}),
+        G.PENDING: frozenset({G.ACTIVE, G.EXPIRED, G.REVOKED}),
         G.ACTIVE: frozenset({G.SUSPENDED, G.EXPIRED, G.REVOKED}),
         G.SUSPENDED: frozenset({G.ACTIVE, G.EXPIRED, G.REVOKED}),
         G.EXPIRED: frozenset(),
@@ -132,14 +137,15 @@ class GrantStanding:
     suspended_for: str | None
     valid_from: datetime
     valid_until: datetime
-    signature_state: str
+    signature_state: str | None
     signature_until: datetime | None
-    agreement_version_state: str
+    agreement_version_state: str | None
     audience_rank: int | None
     stage_rank: int
     withdrawn: bool
     membership_until: datetime | None = None
     token_until: datetime | None = None
+    reconsent_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,7 @@ def end_of(standing: GrantStanding) -> datetime | None:
     return effective_end(
         standing.valid_until,
         standing.signature_until,
+        standing.reconsent_until,
         standing.membership_until,
         standing.token_until,
     )
@@ -170,7 +177,10 @@ def end_of(standing: GrantStanding) -> datetime | None:
 
 _STATES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        G.PENDING: ("grant.pending", "Your grant has not been activated yet."),
+        G.PENDING: (
+            "grant.pending",
+            "Your grant waits: for your signature on its agreement, or a second person's consent.",
+        ),
         G.EXPIRED: ("grant.expired", "Your grant has ended."),
         G.REVOKED: ("grant.revoked", "Your grant was revoked."),
     }
@@ -180,6 +190,8 @@ _SUSPENSIONS: Mapping[str | None, str] = MappingProxyType(
         Suspension.WITHDRAWAL: "Your grant is suspended: the release was withdrawn.",
         Suspension.TERMS: "Your grant is suspended: the signature it rested on has ended.",
         Suspension.DECISION: "Your grant is suspended by a decision; its events say why.",
+        Suspension.RECONSENT: "Your grant is suspended until the new version of its agreement is "
+        "signed.",
     }
 )
 _SIGNATURES: Mapping[str, str] = MappingProxyType(
@@ -216,12 +228,20 @@ def _amiss(s: GrantStanding) -> tuple[str, str] | None:
     if s.at >= s.valid_until:
         return "grant.expired", f"Your grant ended at {iso(s.valid_until)}."
     if s.signature_state != S.IN_FORCE:
-        sentence = _SIGNATURES.get(s.signature_state, "The signature it rests on is not in force.")
+        sentence = _SIGNATURES.get(
+            str(s.signature_state), "The signature it rests on is not in force."
+        )
         return f"signature.{s.signature_state}", sentence
     if s.signature_until is not None and s.at >= s.signature_until:
         return (
             "signature.expired",
             f"The signature your grant rests on ended at {iso(s.signature_until)}.",
+        )
+    if s.reconsent_until is not None and s.at >= s.reconsent_until:
+        return (
+            "agreement.changed",
+            "The agreement changed materially, and its new version was not signed by "
+            f"{iso(s.reconsent_until)}.",
         )
     if s.agreement_version_state not in ACCEPTED_VERSIONS:
         return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from stagerelease.partners.agreements import (
     create_agreement,
+    diff_versions,
     draft_version,
     list_agreements,
     list_outdated,
@@ -17,41 +18,47 @@ from stagerelease.partners.agreements import (
     retire_version,
     show_version,
 )
-from stagerelease.partners.granting import (
-    Grantee,
-    GrantPage,
-    issue_grant,
-    list_deliveries,
-    list_grants,
-    show_grant,
-)
+from stagerelease.partners.documents import Document, signed_pdf, version_pdf
+from stagerelease.partners.granting import Grantee, consent_to_grant, issue_grant
+from stagerelease.partners.holding import holders_report
 from stagerelease.partners.moving import standing_of
-from stagerelease.partners.signing import (
+from stagerelease.partners.receipts import signature_receipt
+from stagerelease.partners.renewing import renew_grant, renewal_of
+from stagerelease.partners.showing import GrantPage, list_deliveries, list_grants, show_grant
+from stagerelease.partners.signatures import (
     countersign,
     list_signatures,
     show_signature,
-    sign,
     terminate_signature,
 )
+from stagerelease.partners.signing import sign
 from stagerelease.partners.stopping import (
     attest_destruction,
+    list_attestations,
     lock_for_withdrawal,
     resume_grant,
     revoke_grant,
+    revoke_organisation,
     suspend_for_withdrawal,
     suspend_grant,
 )
 from stagerelease.partners.sweeping import sweep_due, sweep_expired
+from stagerelease.partners.warning import warn_of_ends, warnings_due
 
 __all__ = [
+    "Document",
     "GrantPage",
     "Grantee",
     "attest_destruction",
+    "consent_to_grant",
     "countersign",
     "create_agreement",
+    "diff_versions",
     "draft_version",
+    "holders_report",
     "issue_grant",
     "list_agreements",
+    "list_attestations",
     "list_deliveries",
     "list_grants",
     "list_outdated",
@@ -59,18 +66,26 @@ __all__ = [
     "lock_for_withdrawal",
     "publish_numbered",
     "publish_version",
+    "renew_grant",
+    "renewal_of",
     "resume_grant",
     "retire_numbered",
     "retire_version",
     "revoke_grant",
+    "revoke_organisation",
     "show_grant",
     "show_signature",
     "show_version",
     "sign",
+    "signature_receipt",
+    "signed_pdf",
     "standing_of",
     "suspend_for_withdrawal",
     "suspend_grant",
     "sweep_due",
     "sweep_expired",
     "terminate_signature",
+    "version_pdf",
+    "warn_of_ends",
+    "warnings_due",
 ]

@@ -1,7 +1,8 @@
-"""Use cases on signatures: sign the text that was read, countersign, terminate.
+"""Signs the text that was read, for oneself or for an organisation; and moves what rests on it.
 
 A signature is in force as soon as it is made; a countersignature is recorded beside it. What makes
-it evidence (who, how signed in, from where, when, which text) is in the log entry's detail.
+it evidence (who, how signed in, when, which text) is in the log entry's detail; from where is kept
+on the private side only.
 """
 
 from __future__ import annotations
@@ -12,22 +13,25 @@ from sqlalchemy import ColumnElement, and_, select
 
 from stagerelease.db.work import Work
 from stagerelease.identity.queries import load_organisation, memberships_now
-from stagerelease.identity.rules import Permission, Role, authorize, require
-from stagerelease.kernel.actor import Actor
+from stagerelease.identity.rules import Permission, Role, require
+from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, Stale
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries
-from stagerelease.partners.moving import lock_grants, note, require_known, suspend_for_terms
+from stagerelease.partners.granting import activate_pending
+from stagerelease.partners.moving import lock_grants, move, note
 from stagerelease.partners.queries import AgreementVersionRow, SignatureRow
 from stagerelease.partners.rules import (
     LIVE,
-    SIGNATURE_MOVES,
+    GrantState,
     SignatureState,
+    Suspension,
     VersionState,
     address_sha256,
 )
+from stagerelease.partners.signatures import counts, load_signature
 from stagerelease.partners.tables import AgreementVersion, Grant, Signature
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.queries import storable
@@ -124,12 +128,15 @@ def sign(
     method: str = "token",
     valid_until: datetime | None = None,
     client_address: str | None = None,
+    user_agent: str | None = None,
 ) -> SignatureRow:
     """Sign the version in force, for ``organisation`` or for oneself; it is in force at once.
 
     ``text_sha256`` is that of the text the signer read. The party's older signature on the same
-    agreement is superseded, and grants that rest on it rest on this one from now on; suspended ones
-    stay suspended. ``client_address`` is kept only as a hash that differs for each signature.
+    agreement is superseded, and grants that rest on it rest on this one from now on. Those that
+    were suspended because the new version was not signed in time count again, and those that only
+    waited for this signature begin; others that are suspended stay so. ``client_address`` and
+    ``user_agent`` are kept on the private side; the log commits to a hash of the address.
 
     Raises:
         Forbidden: not a human, or on the roster without administering it.
@@ -162,6 +169,8 @@ def sign(
         state=SignatureState.IN_FORCE,
         signed_at=work.now,
         valid_until=valid_until,
+        client_address=client_address[:64] if client_address else None,
+        user_agent=user_agent[:300] if user_agent else None,
     )
     _take_effect(work, signature, version, client_address)
     return load_signature(work, signature.id)
@@ -176,7 +185,7 @@ def _take_effect(
         Conflict: this party's signature on this version is in force already.
     """
     older = _lock_party(work, version, signature)
-    if any(s.agreement_version_id == version.id and _counts(work, s) for s in older):
+    if any(s.agreement_version_id == version.id and counts(work, s) for s in older):
         raise Conflict(
             f"'{version.title}' version {version.version} is signed already, and in force.",
             reason="signature.exists",
@@ -196,12 +205,50 @@ def _take_effect(
             reason=f"It rests on the signature {signature.id} now.",
             detail={"signature": signature.id},
         )
+        if grant.state == GrantState.SUSPENDED and grant.suspended_for == Suspension.RECONSENT:
+            # No person's decision is lifted here: the one condition it waited for is met.
+            move(
+                work,
+                grant,
+                GrantState.ACTIVE,
+                event="resumed",
+                reason="The new version of the agreement is signed.",
+            )
+    _begin_waiting(work, signature, version)
+    _tell(work, signature, version)
     work.session.flush()  # what was written is read back
 
 
-def _counts(work: Work, signature: Signature) -> bool:
-    return signature.state == SignatureState.IN_FORCE and (
-        signature.valid_until is None or signature.valid_until > work.now
+def _begin_waiting(work: Work, signature: Signature, version: AgreementVersionRow) -> None:
+    """Let the grants begin that only waited for this party to sign this agreement."""
+    party = Grant.person_id == signature.person_id
+    if signature.organisation_id is not None:
+        party = Grant.organisation_id == signature.organisation_id
+    waiting = lock_grants(
+        work,
+        party & (Grant.state == GrantState.PENDING) & (Grant.awaits_agreement == version.agreement),
+    )
+    for grant in waiting:
+        grant.signature_id, grant.awaits_agreement = signature.id, None
+        activate_pending(work, grant)
+
+
+def _tell(work: Work, signature: Signature, version: AgreementVersionRow) -> None:
+    organisation = signature.organisation_id
+    emit(
+        work,
+        "signature.signed",
+        subject=f"signature:{signature.id}",
+        people=[signature.person_id],
+        organisations=[organisation] if organisation else (),
+        roles=("access_officer",),
+        facts={
+            "signature": signature.id,
+            "agreement": version.agreement,
+            "version": version.version,
+            "typed_name": signature.typed_name,
+            "link_path": f"/signatures/{signature.id}",
+        },
     )
 
 
@@ -264,155 +311,3 @@ def _supersede(work: Work, older: list[Signature], *, by: Signature) -> None:
             new_state=SignatureState.SUPERSEDED,
             detail={"by": by.id},
         )
-
-
-# --- looking -------------------------------------------------------------------------------------
-
-
-def load_signature(work: Work, signature_id: str) -> SignatureRow:
-    """Return a signature by its id.
-
-    Raises:
-        NotFound: there is none.
-    """
-    row = queries.find_signature(work, signature_id)
-    if row is None:
-        raise NotFound(f"There is no signature {signature_id!r}.", reason="signature.unknown")
-    return row
-
-
-def _may_see(actor: Actor, signature: SignatureRow) -> bool:
-    if authorize(actor, Permission.AGREEMENT_READ).allowed:
-        return True
-    return actor.is_human and (
-        signature.person_id == actor.id or signature.organisation_id in actor.organisations
-    )
-
-
-def show_signature(work: Work, signature_id: str) -> SignatureRow:
-    """Return a signature to staff, to who made it, and to the organisation it binds.
-
-    Raises:
-        Unauthenticated: nobody is known.
-        NotFound: there is none, or the caller may not know of it.
-    """
-    require_known(work.actor)
-    row = queries.find_signature(work, signature_id)
-    if row is None or not _may_see(work.actor, row):
-        raise NotFound(f"There is no signature {signature_id!r}.", reason="signature.unknown")
-    return row
-
-
-def list_signatures(work: Work) -> list[SignatureRow]:
-    """Return signatures, newest first: all to staff, to others those they may know of.
-
-    Raises:
-        Unauthenticated: nobody is known.
-    """
-    require_known(work.actor)
-    if authorize(work.actor, Permission.AGREEMENT_READ).allowed:
-        return queries.list_signatures(work)
-    return queries.list_signatures(
-        work, person_id=work.actor.id, organisation_ids=work.actor.organisations
-    )
-
-
-# --- after signing -------------------------------------------------------------------------------
-
-
-def _lock(work: Work, signature_id: str) -> Signature:
-    return work.session.execute(
-        select(Signature)
-        .where(Signature.id == signature_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).scalar_one()
-
-
-def countersign(work: Work, signature_id: str) -> SignatureRow:
-    """Sign for the publisher beside a signature in force.
-
-    Raises:
-        NotFound: there is none, or the caller may not know of it.
-        Forbidden: not a human, or the signer themselves or of the same organisation.
-        Conflict: it is not in force, or countersigned already.
-    """
-    row = show_signature(work, signature_id)
-    require(work.actor, Permission.AGREEMENT_PUBLISH)
-    me = accountable(work, "countersign")
-    if row.person_id == me or row.organisation_id in work.actor.organisations:
-        raise Forbidden(
-            "Nobody signs for both sides of an agreement.",
-            reason="signature.both-sides",
-            next_step="Ask another access officer.",
-        )
-    signature = _lock(work, row.id)
-    if not _counts(work, signature):
-        raise Conflict(
-            f"The signature is {signature.state}; only one in force is countersigned.",
-            reason=f"signature.{signature.state}",
-        )
-    if signature.countersigned_at is not None:
-        raise Conflict("It is countersigned already.", reason="signature.countersigned")
-    signature.countersigned_by = me
-    signature.countersigned_at = work.now
-    ledger.append(
-        work,
-        type="signature.countersigned",
-        subject=f"signature:{signature.id}",
-        prev_state=signature.state,
-        new_state=signature.state,
-        detail={"person": me, "text_sha256": signature.text_sha256, "token": work.actor.token_id},
-    )
-    return load_signature(work, row.id)
-
-
-def terminate_signature(work: Work, signature_id: str, reason: str) -> SignatureRow:
-    """End a signature now; every grant that rests on it is suspended in the same transaction.
-
-    Staff who may stop grants do this, and the party itself: who signed for themselves, or an
-    administrator of the organisation.
-
-    Raises:
-        NotFound: there is none, or the caller may not know of it.
-        Forbidden: they know of it, and may not end it.
-        Conflict: it has ended already.
-    """
-    row = show_signature(work, signature_id)
-    own = work.actor.is_human and (
-        row.organisation_id in work.actor.administers
-        if row.organisation_id is not None
-        else row.person_id == work.actor.id
-    )
-    staff = authorize(work.actor, Permission.GRANT_STOP).allowed
-    require(work.actor, Permission.AGREEMENT_SIGN if own and not staff else Permission.GRANT_STOP)
-    reason = check_text(reason, "reason", limit=1000)
-    signature = _lock(work, row.id)
-    end_signature(work, signature, SignatureState.TERMINATED, reason=reason)
-    return load_signature(work, row.id)
-
-
-def end_signature(work: Work, signature: Signature, to: SignatureState, *, reason: str) -> None:
-    """End a locked signature and suspend what rests on it.
-
-    Raises:
-        Conflict: it has ended already.
-    """
-    before = SignatureState(signature.state)
-    if to not in SIGNATURE_MOVES[before]:
-        raise Conflict(f"The signature is {before} already.", reason=f"signature.{before}")
-    signature.state = to
-    signature.ended_at = work.now
-    suspended = suspend_for_terms(
-        work,
-        signature_ids=[signature.id],
-        reason=f"The signature it rests on is {to}: {reason}",
-    )
-    ledger.append(
-        work,
-        type=f"signature.{to.value}",
-        subject=f"signature:{signature.id}",
-        prev_state=before.value,
-        new_state=to.value,
-        detail={"reason": reason, "suspended": list(suspended)},
-    )

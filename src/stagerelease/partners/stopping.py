@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from sqlalchemy import select
 
 from stagerelease.db.work import Work
-from stagerelease.identity.queries import memberships_now
+from stagerelease.identity.queries import load_organisation, memberships_now
 from stagerelease.identity.rules import ROLE_PERMISSIONS, Permission, Role, require
+from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Conflict, Forbidden, NotFound
 from stagerelease.kernel.ids import new_id
@@ -43,7 +44,7 @@ from stagerelease.releases.moving import lock_track
 from stagerelease.releases.rules import check_text
 
 MAX_REASON = 1000
-CAN_EXPIRE = (GrantState.ACTIVE, GrantState.SUSPENDED)
+CAN_EXPIRE = (GrantState.PENDING, GrantState.ACTIVE, GrantState.SUSPENDED)
 _MAY_RESUME = frozenset(r for r in Role if Permission.GRANT_RESUME in ROLE_PERMISSIONS[r])
 
 
@@ -171,6 +172,31 @@ def revoke_grant(work: Work, grant_id: str, *, reason: str, seen: int | None = N
     load_for(work, grant_id, Permission.GRANT_STOP)
     reason = check_text(reason, "reason", limit=MAX_REASON)
     grant = lock_grant(work, grant_id, seen=seen)
+    _revoke(work, grant, reason)
+    return _read(work, grant)
+
+
+def revoke_organisation(work: Work, organisation: str, *, reason: str) -> list[GrantRow]:
+    """End every live grant of an organisation for good, in one act; return them as they are now.
+
+    One person is enough, as for one grant. Whatever is in flight is cut, and for each grant the
+    delivered files are listed and their destruction is asked for.
+
+    Raises:
+        NotFound: there is no such organisation.
+    """
+    require(work.actor, Permission.GRANT_STOP)
+    reason = check_text(reason, "reason", limit=MAX_REASON)
+    row = load_organisation(work, organisation)
+    live = lock_grants(
+        work, (Grant.organisation_id == row.id) & Grant.state.in_(sorted(CAN_EXPIRE))
+    )
+    for grant in live:
+        _revoke(work, grant, reason)
+    return [_read(work, grant) for grant in live]
+
+
+def _revoke(work: Work, grant: Grant, reason: str) -> None:
     delivered = [
         {
             "download": row.download_id,
@@ -195,11 +221,27 @@ def revoke_grant(work: Work, grant_id: str, *, reason: str, seen: int | None = N
             id=new_id("dat"), grant_id=grant.id, delivered=delivered, opened_at=work.now
         )
     )
-    return _read(work, grant)
+    _tell_of_attestation(work, grant, "opened", files=len(delivered))
 
 
-def attest_destruction(work: Work, grant_id: str, statement: str) -> AttestationRow:
+def _tell_of_attestation(work: Work, grant: Grant, event: str, **facts: object) -> None:
+    emit(
+        work,
+        f"attestation.{event}",
+        subject=f"grant:{grant.id}",
+        people=[grant.person_id] if grant.person_id else (),
+        organisations=[grant.organisation_id] if grant.organisation_id else (),
+        roles=("access_officer", "security") if event == "signed" else (),
+        facts={"grant": grant.id, "track": grant.track_id, **facts},
+    )
+
+
+def attest_destruction(
+    work: Work, grant_id: str, statement: str, *, typed_name: str
+) -> AttestationRow:
     """Declare, as the holder of a revoked grant, what was done with the delivered files.
+
+    ``typed_name`` is the declarer's legal name, typed as a signature.
 
     Raises:
         NotFound: there is none, or the caller may not know of it.
@@ -215,6 +257,7 @@ def attest_destruction(work: Work, grant_id: str, statement: str) -> Attestation
             next_step="Ask the person, or an administrator of the organisation.",
         )
     statement = check_text(statement, "statement", limit=2000)
+    typed_name = check_text(typed_name, "name", limit=200)
     grant = lock_grant(work, grant_id)
     row = work.session.execute(
         select(DestructionAttestation)
@@ -229,20 +272,29 @@ def attest_destruction(work: Work, grant_id: str, statement: str) -> Attestation
         )
     if row.attested_at is not None:
         raise Conflict("It is declared already.", reason="attestation.given")
-    row.attested_at, row.attested_by = work.now, me
+    row.attested_at, row.attested_by, row.typed_name = work.now, me, typed_name
+    _tell_of_attestation(work, grant, "signed", files=len(row.delivered))
     row.leaf_idx = note(
         work,
         grant,
         event="destruction_attested",
         before=grant.state,
         reason=statement,
-        detail={"person": me, "files": len(row.delivered)},
+        detail={"person": me, "typed_name": typed_name, "files": len(row.delivered)},
     )
     work.session.flush()  # the row returned is read back
     found = queries.find_attestation(work, grant.id)
     if found is None:
         raise NotFound(f"There is no grant {grant_id!r}.", reason="grant.unknown")
     return found
+
+
+def list_attestations(
+    work: Work, *, limit: int = 100, after: str | None = None
+) -> list[AttestationRow]:
+    """Return what was asked of holders and not declared yet, to somebody who may read grants."""
+    require(work.actor, Permission.GRANT_READ)
+    return queries.open_attestations(work, limit=limit, after=after)
 
 
 def _holds(work: Work, grant: GrantRow, person_id: str) -> bool:

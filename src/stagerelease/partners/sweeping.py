@@ -7,9 +7,10 @@ from sqlalchemy import select
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.clock import iso
+from stagerelease.partners.amending import reconsents_due, sweep_reconsents
 from stagerelease.partners.moving import lock_grants
 from stagerelease.partners.rules import LIVE, SignatureState
-from stagerelease.partners.signing import end_signature
+from stagerelease.partners.signatures import end_signature
 from stagerelease.partners.stopping import CAN_EXPIRE, expire_grants
 from stagerelease.partners.tables import Grant, Signature
 
@@ -27,7 +28,8 @@ def sweep_due(work: Work) -> bool:
         select(Grant.id).where(_GRANTS_OVER, Grant.valid_until <= work.now),
         select(Signature.id).where(_SIGNATURES_OVER, Signature.valid_until <= work.now),
     )
-    return any(work.session.execute(s.limit(1)).first() is not None for s in over)
+    ended = any(work.session.execute(s.limit(1)).first() is not None for s in over)
+    return ended or reconsents_due(work)
 
 
 def sweep_expired(work: Work) -> int:
@@ -54,4 +56,4 @@ def sweep_expired(work: Work) -> int:
     for signature in signatures:
         until = iso(signature.valid_until) if signature.valid_until else "its date"
         end_signature(work, signature, SignatureState.EXPIRED, reason=f"it ended at {until}.")
-    return expired + len(signatures)
+    return expired + len(signatures) + sweep_reconsents(work)

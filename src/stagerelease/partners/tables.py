@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -45,6 +46,7 @@ class AgreementVersion(Base):
     material: Mapped[bool] = mapped_column(default=True)
     duo_codes: Mapped[list[str]]
     effective_from: Mapped[datetime | None]
+    reconsent_until: Mapped[datetime | None]  # older signatures are to be renewed by then
     created_at: Mapped[datetime]
     leaf_idx: Mapped[int | None] = mapped_column(BigInteger)
 
@@ -56,6 +58,7 @@ class Signature(Base):
     __table_args__ = (
         Index("ix_signature_organisation_id", "organisation_id"),
         Index("ix_signature_person_id", "person_id"),
+        Index("ix_signature_reconsent_until", "reconsent_until"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -74,6 +77,10 @@ class Signature(Base):
     countersigned_by: Mapped[str | None] = mapped_column(ForeignKey("person.id"))
     countersigned_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    reconsent_until: Mapped[datetime | None]  # a later, material version is to be signed by then
+    reconsent_warned: Mapped[int | None]  # the last warning of it: 30, 7 or 1 days ahead
+    client_address: Mapped[str | None] = mapped_column(String(64))  # private: never in the log
+    user_agent: Mapped[str | None] = mapped_column(String(300))  # private: never in the log
     leaf_idx: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -85,9 +92,11 @@ class Grant(Base):
         CheckConstraint(
             "(organisation_id IS NULL) <> (person_id IS NULL)", name="exactly_one_grantee"
         ),
+        CheckConstraint("signature_id IS NOT NULL OR state <> 'active'", name="active_is_signed"),
         Index("ix_access_grant_track_id", "track_id"),
         Index("ix_access_grant_organisation_id", "organisation_id", "track_id"),
         Index("ix_access_grant_person_id", "person_id", "track_id"),
+        Index("ix_access_grant_ends", "state", "valid_until"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -97,15 +106,18 @@ class Grant(Base):
     audience: Mapped[str] = mapped_column(String(32))  # the stage this grantee is admitted at
     permissions: Mapped[list[str]]  # download, infer
     purpose: Mapped[str] = mapped_column(Text)
-    signature_id: Mapped[str] = mapped_column(ForeignKey("signature.id"))
+    signature_id: Mapped[str | None] = mapped_column(ForeignKey("signature.id"))
+    awaits_agreement: Mapped[str | None] = mapped_column(String(64))  # to be signed first
+    awaits_consent: Mapped[bool] = mapped_column(default=False, server_default=false())
     state: Mapped[str] = mapped_column(String(16))
-    suspended_for: Mapped[str | None] = mapped_column(String(32))  # withdrawal | decision | terms
+    suspended_for: Mapped[str | None] = mapped_column(String(32))  # see rules.Suspension
     valid_from: Mapped[datetime]
     valid_until: Mapped[datetime]
     renewed_from_id: Mapped[str | None] = mapped_column(ForeignKey("access_grant.id"))
     created_by: Mapped[str] = mapped_column(String(40))
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    warned_days: Mapped[int | None]  # the last warning sent: 30, 7 or 1 days before the end
     version: Mapped[int] = mapped_column(default=1)
 
     __mapper_args__ = {"version_id_col": version}
@@ -152,4 +164,5 @@ class DestructionAttestation(Base):
     opened_at: Mapped[datetime]
     attested_at: Mapped[datetime | None]
     attested_by: Mapped[str | None] = mapped_column(ForeignKey("person.id"))
+    typed_name: Mapped[str | None] = mapped_column(String(200))
     leaf_idx: Mapped[int | None] = mapped_column(BigInteger)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AwareDatetime, BeforeValidator, Field
 
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, paged
+from stagerelease.http.wire import In, Instant, Out, Paging, keyset, paged
 from stagerelease.partners import service
 
 router = APIRouter(prefix="/api/v1/grants", tags=["grants"])
@@ -38,6 +38,7 @@ class StatementIn(In):
     """What became of the delivered files."""
 
     statement: Annotated[str, Field(min_length=1, max_length=2000)]
+    typed_name: Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class GrantIn(In):
@@ -55,6 +56,7 @@ class GrantIn(In):
     valid_until: AwareDatetime
     signature_id: Annotated[str, Field(max_length=64)] | None = None
     renewed_from: Annotated[str, Field(max_length=64)] | None = None
+    await_signature: bool = False
 
 
 class GrantOut(Out):
@@ -67,7 +69,9 @@ class GrantOut(Out):
     audience: str
     permissions: Annotated[list[str], BeforeValidator(sorted)]
     purpose: str
-    signature_id: str
+    signature_id: str | None
+    awaits_agreement: str | None
+    awaits_consent: bool
     state: str
     suspended_for: str | None
     valid_from: Instant
@@ -106,6 +110,7 @@ class AttestationOut(Out):
     opened_at: Instant
     attested_at: Instant | None
     attested_by: str | None
+    typed_name: str | None
     leaf_idx: int | None
 
 
@@ -116,6 +121,40 @@ class GrantPageOut(Out):
     standing: StandingOut
     events: list[GrantEventOut]
     attestation: AttestationOut | None
+
+
+class RenewIn(In):
+    """How a grant goes on; what is left out stays as it was."""
+
+    valid_until: AwareDatetime
+    purpose: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    permissions: Annotated[list[Permission], Field(min_length=1, max_length=2)] | None = None
+
+
+class RenewalOut(Out):
+    """A renewed grant, the one it follows, and its purpose as runs of kept and changed words."""
+
+    grant: GrantOut
+    renews: GrantOut
+    purpose: list[list[str]]
+
+
+class HolderOut(Out):
+    """One grant as it stood at the instant asked."""
+
+    grant_id: str
+    holder: str
+    holder_kind: Literal["organisation", "person"]
+    holder_id: str
+    repo_id: str
+    artifact: str
+    track_id: str
+    audience: str
+    permissions: list[str]
+    purpose: str
+    state: str
+    valid_from: Instant
+    valid_until: Instant
 
 
 class DeliveryOut(Out):
@@ -142,8 +181,10 @@ def list_grants(
 ) -> list[GrantOut]:
     """List grants: one's own and one's organisations', to staff all."""
     with begin(read_only=True) as work:
-        rows = service.list_grants(work, track_id=track, state=state)
-    part = paged(request, response, rows, page, lambda row: row.id)
+        rows = service.list_grants(
+            work, track_id=track, state=state, limit=page.limit + 1, after=page.after
+        )
+    part = keyset(request, response, rows, page, lambda row: row.id)
     return [GrantOut.model_validate(row) for row in part]
 
 
@@ -152,6 +193,43 @@ def issue_grant(body: GrantIn, begin: Begin, dry_run: DryRun = False) -> GrantOu
     """Let an organisation or a person in to a track until a date."""
     with begin(dry_run=dry_run) as work:
         return GrantOut.model_validate(service.issue_grant(work, **body.model_dump()))
+
+
+@router.get("/holders")
+def holders(
+    request: Request,
+    response: Response,
+    begin: Begin,
+    page: Paging,
+    at: AwareDatetime | None = None,
+    track: Annotated[str | None, Query(max_length=64)] = None,
+    organisation: Annotated[str | None, Query(max_length=64)] = None,
+    state: Annotated[str | None, Query(max_length=16)] = None,
+) -> list[HolderOut]:
+    """Say who holds what, now or at any past instant."""
+    with begin(read_only=True) as work:
+        rows = service.holders_report(
+            work,
+            at=at,
+            track_id=track,
+            organisation=organisation,
+            state=state,
+            limit=page.limit + 1,
+            after=page.after,
+        )
+    part = keyset(request, response, rows, page, lambda row: row.grant_id)
+    return [HolderOut.model_validate(row) for row in part]
+
+
+@router.get("/attestations")
+def list_attestations(
+    request: Request, response: Response, begin: Begin, page: Paging
+) -> list[AttestationOut]:
+    """List what holders of revoked grants were asked to declare and have not, oldest first."""
+    with begin(read_only=True) as work:
+        rows = service.list_attestations(work, limit=page.limit + 1, after=page.after)
+    part = keyset(request, response, rows, page, lambda row: row.id)
+    return [AttestationOut.model_validate(row) for row in part]
 
 
 @router.get("/{grant_id}")
@@ -170,6 +248,28 @@ def list_deliveries(
         rows = service.list_deliveries(work, grant_id)
     part = paged(request, response, rows, page, lambda row: row.download_id)
     return [DeliveryOut.model_validate(row) for row in part]
+
+
+@router.post("/{grant_id}/consent")
+def consent_to_grant(grant_id: Id, begin: Begin, dry_run: DryRun = False) -> GrantOut:
+    """Consent, as a second person, to letting somebody in again whose grant was revoked."""
+    with begin(dry_run=dry_run) as work:
+        return GrantOut.model_validate(service.consent_to_grant(work, grant_id))
+
+
+@router.post("/{grant_id}/renew", status_code=201)
+def renew_grant(grant_id: Id, body: RenewIn, begin: Begin, dry_run: DryRun = False) -> RenewalOut:
+    """Issue the grant that follows this one."""
+    with begin(dry_run=dry_run) as work:
+        return RenewalOut.model_validate(service.renew_grant(work, grant_id, **body.model_dump()))
+
+
+@router.get("/{grant_id}/renewal")
+def renewal_of(grant_id: Id, begin: Begin) -> RenewalOut | None:
+    """Say what this grant renews and how its purpose changed; null when it renews nothing."""
+    with begin(read_only=True) as work:
+        row = service.renewal_of(work, grant_id)
+        return RenewalOut.model_validate(row) if row is not None else None
 
 
 @router.post("/{grant_id}/suspend")
@@ -203,5 +303,18 @@ def revoke_grant(
 def attest_destruction(grant_id: Id, body: StatementIn, begin: Begin) -> AttestationOut:
     """Declare what became of the files delivered under a revoked grant."""
     with begin() as work:
-        row = service.attest_destruction(work, grant_id, body.statement)
+        row = service.attest_destruction(work, grant_id, body.statement, typed_name=body.typed_name)
         return AttestationOut.model_validate(row)
+
+
+organisations = APIRouter(prefix="/api/v1/organisations", tags=["grants"])
+
+
+@organisations.post("/{slug}/revoke-access")
+def revoke_organisation(
+    slug: Id, body: ReasonIn, begin: Begin, dry_run: DryRun = False
+) -> list[GrantOut]:
+    """End every live grant of an organisation for good, in one act."""
+    with begin(dry_run=dry_run) as work:
+        rows = service.revoke_organisation(work, slug, reason=body.reason)
+        return [GrantOut.model_validate(row) for row in rows]

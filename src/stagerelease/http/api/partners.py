@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AwareDatetime, Field, StrictBool
 
 from stagerelease.http.api import grants
@@ -60,6 +61,7 @@ class VersionOut(Out):
     material: bool
     duo_codes: list[str]
     effective_from: Instant | None
+    reconsent_until: Instant | None
     created_at: Instant
     leaf_idx: int | None
 
@@ -68,6 +70,23 @@ class TextOut(VersionOut):
     """A version of an agreement with its text; its SHA-256 is over these bytes as UTF-8."""
 
     text: str
+
+
+class PublishIn(In):
+    """By when holders sign a material version again; 30 days from now when left out."""
+
+    reconsent_until: AwareDatetime | None = None
+
+
+class AmendmentOut(Out):
+    """What changes between two versions; ``words`` are runs of kept, dropped and added text."""
+
+    agreement: str
+    old: int
+    new: int
+    material: bool
+    lines: list[str]
+    words: list[list[str]]
 
 
 class SignatureIn(In):
@@ -102,10 +121,23 @@ class SignatureOut(Out):
     countersigned_by: str | None
     countersigned_at: Instant | None
     ended_at: Instant | None
+    reconsent_until: Instant | None
     leaf_idx: int
 
 
 # --- agreements ----------------------------------------------------------------------------------
+
+
+def attachment(document: service.Document, media_type: str) -> Response:
+    """Return a file to keep; it is never shown as a page of this origin."""
+    return Response(
+        document.content,
+        media_type=media_type,
+        headers={
+            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(document.name)}",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+        },
+    )
 
 
 def _text(row: AgreementVersionRow, text: str) -> TextOut:
@@ -162,11 +194,33 @@ def show_version(slug: Slug, number: Number, begin: Begin) -> TextOut:
         return _text(*service.show_version(work, slug, number))
 
 
+@router.get("/api/v1/agreements/{slug}/versions/{number}/pdf", response_class=Response)
+def version_pdf(slug: Slug, number: Number, begin: Begin) -> Response:
+    """Download one version as PDF."""
+    with begin(read_only=True) as work:
+        return attachment(service.version_pdf(work, slug, number), "application/pdf")
+
+
+@router.get("/api/v1/agreements/{slug}/diff")
+def diff_versions(
+    slug: Slug,
+    begin: Begin,
+    a: Annotated[int, Query(ge=1, le=2**31 - 1)],
+    b: Annotated[int, Query(ge=1, le=2**31 - 1)],
+) -> AmendmentOut:
+    """Say what changes from version ``a`` to version ``b``, by line and by word."""
+    with begin(read_only=True) as work:
+        return AmendmentOut.model_validate(service.diff_versions(work, slug, a, b))
+
+
 @router.post("/api/v1/agreements/{slug}/versions/{number}/publish")
-def publish_version(slug: Slug, number: Number, begin: Begin) -> VersionOut:
-    """Put a draft in force."""
+def publish_version(
+    slug: Slug, number: Number, begin: Begin, body: PublishIn | None = None
+) -> VersionOut:
+    """Put a draft in force; after a material one, older signatures count until a deadline."""
+    until = body.reconsent_until if body is not None else None
     with begin() as work:
-        row = service.publish_numbered(work, slug, number)
+        row = service.publish_numbered(work, slug, number, reconsent_until=until)
         return VersionOut.model_validate(row)
 
 
@@ -197,7 +251,13 @@ def sign(body: SignatureIn, request: Request, begin: Begin) -> SignatureOut:
     """Sign the text that was read, for an organisation or for oneself."""
     address = request.client.host if request.client else None
     with begin() as work:
-        row = service.sign(work, **body.model_dump(), method="token", client_address=address)
+        row = service.sign(
+            work,
+            **body.model_dump(),
+            method="token",
+            client_address=address,
+            user_agent=request.headers.get("user-agent"),
+        )
         return SignatureOut.model_validate(row)
 
 
@@ -206,6 +266,22 @@ def show_signature(signature_id: Id, begin: Begin) -> SignatureOut:
     """Show a signature."""
     with begin(read_only=True) as work:
         return SignatureOut.model_validate(service.show_signature(work, signature_id))
+
+
+@router.get("/api/v1/signatures/{signature_id}/pdf", response_class=Response)
+def signed_pdf(signature_id: Id, begin: Begin) -> Response:
+    """Download the signed agreement as PDF: both sides may, also after its end."""
+    with begin(read_only=True) as work:
+        return attachment(service.signed_pdf(work, signature_id), "application/pdf")
+
+
+@router.get("/api/v1/signatures/{signature_id}/receipt", response_class=Response)
+def signature_receipt(signature_id: Id, request: Request, begin: Begin) -> Response:
+    """Download the receipt: the record, its log entry and the proof."""
+    vkey = request.app.state.signer.vkey
+    with begin(read_only=True) as work:
+        found = service.signature_receipt(work, signature_id, vkey=vkey)
+        return attachment(found, "application/json")
 
 
 @router.post("/api/v1/signatures/{signature_id}/countersign")

@@ -1,0 +1,102 @@
+"""Renews a grant: a new one that names the old, with what changed in its purpose, by word."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from stagerelease.db.work import Work
+from stagerelease.identity import queries as people
+from stagerelease.identity.rules import Permission, require
+from stagerelease.kernel.errors import Conflict
+from stagerelease.partners import queries
+from stagerelease.partners.granting import issue_grant
+from stagerelease.partners.moving import load_for
+from stagerelease.partners.queries import GrantRow
+from stagerelease.partners.rules import GrantState
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """A renewed grant, the one it follows, and ``(keep | drop | add, words)`` of its purpose."""
+
+    grant: GrantRow
+    renews: GrantRow
+    purpose: tuple[tuple[str, str], ...]
+
+
+def word_changes(old: str, new: str) -> tuple[tuple[str, str], ...]:
+    """Return what becomes of ``old`` to make ``new``, as runs of words in order.
+
+    ``keep`` and ``drop`` runs joined give ``old`` back, ``keep`` and ``add`` runs give ``new``.
+    """
+    before, after = re.findall(r"\s+|\S+", old), re.findall(r"\s+|\S+", new)
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    runs: list[tuple[str, str]] = []
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag == "equal":
+            runs.append(("keep", "".join(before[a:b])))
+            continue
+        if b > a:
+            runs.append(("drop", "".join(before[a:b])))
+        if d > c:
+            runs.append(("add", "".join(after[c:d])))
+    return tuple(runs)
+
+
+def renew_grant(
+    work: Work,
+    grant_id: str,
+    *,
+    valid_until: datetime,
+    purpose: str | None = None,
+    permissions: Sequence[str] | None = None,
+) -> Renewal:
+    """Issue the grant that follows ``grant_id``; what is not said stays as it was.
+
+    The old grant keeps its own end. An ended grant may be renewed too, unless it was revoked: then
+    letting its holder in again is a new decision.
+
+    Raises:
+        NotFound: there is no such grant.
+        Conflict: it was revoked.
+        Invalid, Forbidden, Blocked: as ``issue_grant``.
+    """
+    require(work.actor, Permission.GRANT_ISSUE)
+    old = load_for(work, grant_id, Permission.GRANT_ISSUE)
+    if old.state == GrantState.REVOKED:
+        raise Conflict(
+            "The grant was revoked; that is not renewed.",
+            reason="grant.revoked",
+            next_step="If its holder is to be let in again, issue a new grant.",
+        )
+    new = issue_grant(
+        work,
+        track_id=old.track_id,
+        organisation=people.load_organisation(work, old.organisation_id).slug
+        if old.organisation_id
+        else None,
+        person=people.load_person(work, old.person_id).handle if old.person_id else None,
+        permissions=sorted(permissions or old.permissions),
+        purpose=purpose if purpose is not None else old.purpose,
+        audience=old.audience,
+        valid_until=valid_until,
+        renewed_from=old.id,
+    )
+    return Renewal(new, old, word_changes(old.purpose, new.purpose))
+
+
+def renewal_of(work: Work, grant_id: str) -> Renewal | None:
+    """Return what a grant renews and how its purpose changed, or None when it renews nothing.
+
+    Raises:
+        NotFound: there is no such grant, or the caller may not know of it.
+    """
+    grant = load_for(work, grant_id, None)
+    if grant.renewed_from_id is None:
+        return None
+    old = queries.load_grant(work, grant.renewed_from_id)
+    return Renewal(grant, old, word_changes(old.purpose, grant.purpose))
