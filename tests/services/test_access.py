@@ -250,6 +250,9 @@ def test_access_is_lost_when_an_acceptance_is_taken_back(open_world):
     assert allowed(open_world, "rex")[0] is False
     second = act(open_world, "olga", service.accept, request.id)
     assert second.grant_id != first.grant_id
+    assert allowed(open_world, "rex") == (False, "grant.pending"), "letting in again takes two"
+    with open_world.begin("otto") as work:
+        partners.consent_to_grant(work, second.grant_id)
     assert allowed(open_world, "rex") == (True, "grant")
     gone = act(open_world, "olga", service.reject, request.id, reason="After all, no.")
     assert gone.status is Status.REJECTED

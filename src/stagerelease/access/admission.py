@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from stagerelease.access.applicants import make_researcher
 from stagerelease.db.work import Work
 from stagerelease.identity import queries as people
 from stagerelease.identity.queries import OrganisationRow, PersonRow
@@ -23,6 +24,14 @@ from stagerelease.releases.ladder import Stage
 from stagerelease.releases.queries import TrackRow
 
 WEIGHTS = "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A grant that was issued, and the agreement its holder must sign first (None: signed)."""
+
+    grant: GrantRow
+    unsigned: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +84,13 @@ def admit(
     permissions: Collection[str],
     purpose: str,
     valid_until: datetime,
-) -> GrantRow:
+    await_signature: bool = False,
+) -> Admitted:
     """Issue the grant that lets the applicant in, themselves or through their organisation.
+
+    With ``await_signature`` a grant is issued, ``pending``, before anything is signed: to the
+    applicant themselves where a stage lets people in, and they become a researcher, who may sign
+    what it asks for; else to their organisation, whose administrator signs.
 
     Raises:
         Conflict: they are let in already, no stage lets anybody like them in, or nothing is signed;
@@ -86,10 +100,12 @@ def admit(
     ways = openings(work, variant_id, applicant)
     _refuse_holders(work, variant_id, applicant)
     way = next((w for w in ways if w.signature is not None), None)
+    if way is None and await_signature:
+        way = next((w for w in ways if w.organisation is None), ways[0] if ways else None)
     if way is None:
         raise _unsigned(work, variant_id, applicant, ways)
-    organisation = way.organisation
-    return partners.issue_grant(
+    organisation, signed = way.organisation, way.signature is not None
+    grant = partners.issue_grant(
         work,
         track_id=way.track.id,
         organisation=organisation.slug if organisation else None,
@@ -98,7 +114,13 @@ def admit(
         permissions=permissions,
         purpose=purpose,
         valid_until=valid_until,
+        await_signature=not signed,
     )
+    if signed:
+        return Admitted(grant)
+    if organisation is None:
+        make_researcher(work, applicant.id)
+    return Admitted(grant, str(way.stage.agreement))
 
 
 def _refuse_holders(work: Work, variant_id: str, applicant: PersonRow) -> None:

@@ -1,48 +1,87 @@
-"""Use cases of applicants: ask for access, take the request back; and looking at requests."""
+"""Use cases of applicants: ask for access, answer a question, take the request back, look at it.
+
+``submit`` is the short way of callers who do not know the form (the Hub's ask-access); the form's
+own way is in ``drafting``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from stagerelease.access import queries
+from stagerelease.access import formbook, queries
+from stagerelease.access.answers import (
+    Answer,
+    answers_sha256,
+    as_typed,
+    judge,
+    matched,
+    open_fields,
+)
+from stagerelease.access.formbook import FormRow
+from stagerelease.access.interests import conflicts_of
 from stagerelease.access.moving import (
+    as_seen,
+    check_room,
+    enter,
+    event_as_seen,
     load_for,
     lock_applicant,
     lock_request,
     new_request,
     note,
     read_back,
+    reads_all,
+    tell,
     variant_id_of,
 )
-from stagerelease.access.queries import RequestEventRow, RequestRow
+from stagerelease.access.queries import ConflictRow, NoteRow, RequestEventRow, RequestRow
 from stagerelease.access.rules import (
+    MAX_MESSAGE,
+    OPEN,
+    Origin,
     State,
     Status,
     check_answers,
     check_may_reapply,
     check_move,
+    is_over,
 )
 from stagerelease.db.work import Work
 from stagerelease.entitlements import service as entitlements
 from stagerelease.identity.rules import Permission, authorize, require
-from stagerelease.kernel.canonical import canonical_sha256
-from stagerelease.kernel.errors import Conflict, Forbidden
+from stagerelease.kernel.errors import Conflict, Forbidden, Invalid
 from stagerelease.partners.moving import require_known
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.queries import storable
+from stagerelease.releases.rules import check_text
 
 
 @dataclass(frozen=True, slots=True)
 class RequestPage:
-    """A request and every step it took."""
+    """A request and every step it took.
+
+    ``form`` is the version its answers were given to (None: before there were forms), ``open``
+    the keys of required fields without a good answer. ``notes`` and ``conflicts`` are for staff;
+    to others they are empty.
+    """
 
     request: RequestRow
     events: tuple[RequestEventRow, ...]
+    form: FormRow | None = None
+    open: tuple[str, ...] = ()
+    notes: tuple[NoteRow, ...] = ()
+    conflicts: tuple[ConflictRow, ...] = ()
 
 
-def submit(work: Work, *, repo_id: str, answers: Mapping[str, str]) -> RequestRow:
+def submit(
+    work: Work, *, repo_id: str, answers: Mapping[str, str], origin: Origin = Origin.API
+) -> RequestRow:
     """Ask for access to a repository's current release; while one waits, that one is returned.
+
+    Answers are kept under the keys of the form in force where their names fit, else under their
+    own; required fields may be left open.
 
     Raises:
         NotFound: there is no such repository, or the caller may not know of it.
@@ -56,34 +95,71 @@ def submit(work: Work, *, repo_id: str, answers: Mapping[str, str]) -> RequestRo
     if work.actor.is_human:
         lock_applicant(work, work.actor.id)
     me = accountable(work, "ask for access")
-    variant_id = _askable(work, repo_id)
-    latest = queries.find_latest(work, variant_id=variant_id, applicant_id=me)
-    if latest is not None:
-        if latest.status is Status.PENDING:
-            return latest
-        if latest.status is Status.ACCEPTED:
-            raise Conflict(
-                f"Your request was accepted; your grant is {latest.grant_state}.",
-                reason="access.granted",
-                next_step=f"Look at the grant: {latest.grant_id}.",
-            )
-        if latest.status is Status.REJECTED:
-            check_may_reapply(
-                work.now, reason=latest.reason, may_reapply_after=latest.may_reapply_after
-            )
+    variant_id = askable(work, repo_id)
+    waiting = find_waiting(work, variant_id, me)
+    if waiting is not None:
+        return as_seen(work, waiting)
     kept = check_answers(answers)
-    request = new_request(work, variant_id, me, kept)
+    page = formbook.page_of(work, variant_id, repo_id)
+    return send(work, page.stored, variant_id, me, matched(page.stored.form, kept), origin=origin)
+
+
+def send(
+    work: Work,
+    form: FormRow,
+    variant_id: str,
+    applicant_id: str,
+    answers: Mapping[str, Answer],
+    *,
+    origin: Origin,
+) -> RequestRow:
+    """Write a request that waits from now on, with its event, its log entry and its notice."""
+    form_id = formbook.keep(work, form)
+    request = new_request(work, variant_id, applicant_id, answers, origin=origin, form_id=form_id)
+    row = read_back(work, request)
+    tell(work, "submitted", row, applicant=True, staff=True, form=form.slug)
     note(
         work,
         request,
         event="submitted",
         before=None,
-        detail={"answers_sha256": canonical_sha256(kept), "variant": variant_id},
+        detail={
+            "answers_sha256": answers_sha256(answers),
+            "variant": variant_id,
+            "form": form_id,
+            "form_sha256": form.sha256,
+        },
     )
     return read_back(work, request)
 
 
-def _askable(work: Work, repo_id: str) -> str:
+def find_waiting(work: Work, variant_id: str, applicant_id: str) -> RequestRow | None:
+    """Return a person's request for a variant that waits; None when they may ask now.
+
+    Raises:
+        Conflict: they have access by an earlier request, or may not ask again yet.
+    """
+    latest = queries.find_latest(work, variant_id=variant_id, applicant_id=applicant_id)
+    if latest is None or is_over(latest.state, latest.expires_at, work.now):
+        return None
+    if latest.status is Status.PENDING:
+        return latest
+    if latest.status is Status.ACCEPTED:
+        raise Conflict(
+            f"Your request was accepted; your grant is {latest.grant_state}.",
+            reason="access.granted",
+            next_step="Read and sign the agreement that your mail links to."
+            if latest.grant_state == "pending"
+            else f"Look at the grant: {latest.grant_id}.",
+        )
+    if latest.status is Status.REJECTED:
+        check_may_reapply(
+            work.now, reason=latest.reason, may_reapply_after=latest.may_reapply_after
+        )
+    return None
+
+
+def askable(work: Work, repo_id: str) -> str:
     """Return the variant of a gated repository that the caller may know of and not have.
 
     Raises:
@@ -110,6 +186,76 @@ def _askable(work: Work, repo_id: str) -> str:
     return entitled.variant.id
 
 
+def reply(
+    work: Work,
+    request_id: str,
+    *,
+    message: str,
+    answers: Mapping[str, object] | None = None,
+) -> RequestRow:
+    """Answer a reviewer, or tell them something, in the thread of one's own open request.
+
+    A returned request is submitted again. ``answers`` replaces those answers it names, judged
+    against the form the request was given to; the others stay.
+
+    Raises:
+        NotFound: there is no such request, or the caller may not know of it.
+        Forbidden: it is somebody else's.
+        Conflict: it does not wait any more, or its thread is full.
+        Invalid: the message is empty or too long, or an answer is wrong (``fields`` names each).
+    """
+    row = _own(work, request_id)
+    message = check_text(message, "message", limit=MAX_MESSAGE)
+    row, request = lock_request(work, row.id)
+    if row.state not in OPEN:
+        raise Conflict(
+            f"The request is {row.status}; nobody reads its thread any more.",
+            reason=f"access.{row.status}",
+            next_step="Send a new request if you still need access.",
+        )
+    check_room(work, row.id)
+    detail: dict[str, object] = {}
+    if answers:
+        request.answers = {**row.answers, **_corrected(work, row, answers)}
+        detail["answers_sha256"] = answers_sha256(request.answers)
+    before = row.state
+    if before == State.RETURNED:
+        enter(work, request, State.SUBMITTED)
+    assignee = [row.assignee_id] if row.assignee_id else []
+    tell(work, "answered", row, staff=not assignee, people=assignee)
+    note(work, request, event="answered", before=before, comment=message, detail=detail)
+    return as_seen(work, read_back(work, request))
+
+
+def _corrected(work: Work, row: RequestRow, given: Mapping[str, object]) -> dict[str, Answer]:
+    typed = as_typed(given)
+    stored = formbook.find_form(work, row.form_id)
+    if stored is None:
+        return {**check_answers({k: str(v) for k, v in typed.items()})}
+    family = formbook.family_of(work, row.variant_id)
+    kept = {k: v for k, v in row.answers.items() if stored.form.find(k)}
+    good, wrong = judge(stored.form, {**kept, **typed}, family=family)
+    named = [error for error in wrong if error.field in typed]
+    if named:
+        raise Invalid(
+            "Some answers are not as they must be; nothing was changed.",
+            reason="access.fields",
+            fields=named,
+        )
+    return {k: good.get(k, v) for k, v in typed.items()}
+
+
+def _own(work: Work, request_id: str) -> RequestRow:
+    row = load_for(work, request_id, Permission.ACCESS_REQUEST_SUBMIT)
+    if row.applicant_id != work.actor.id:
+        raise Forbidden(
+            "Only the applicant does this with a request.",
+            reason="access.not-applicant",
+            next_step="Ask a question, or reject it, instead.",
+        )
+    return row
+
+
 def withdraw(work: Work, request_id: str) -> RequestRow:
     """Take back one's own request that still waits.
 
@@ -118,42 +264,72 @@ def withdraw(work: Work, request_id: str) -> RequestRow:
         Forbidden: it is somebody else's.
         Conflict: it does not wait any more.
     """
-    row = load_for(work, request_id, Permission.ACCESS_REQUEST_SUBMIT)
-    if row.applicant_id != work.actor.id:
-        raise Forbidden(
-            "Only the applicant withdraws a request.",
-            reason="access.not-applicant",
-            next_step="Reject it instead.",
-        )
-    row, request = lock_request(work, row.id)
+    row, request = lock_request(work, _own(work, request_id).id)
     check_move(row.state, State.WITHDRAWN, status=row.status)
-    request.state = State.WITHDRAWN
+    enter(work, request, State.WITHDRAWN)
+    tell(work, "withdrawn", row, applicant=True, staff=True)
     note(work, request, event="withdrawn", before=row.state)
-    return read_back(work, request)
+    return as_seen(work, read_back(work, request))
 
 
-def show_request(work: Work, request_id: str) -> RequestPage:
-    """Return a request and its steps to its applicant and to staff.
+def request_page(work: Work, request_id: str) -> RequestPage:
+    """Return a request with its steps to its applicant; to staff with notes and conflicts too.
 
     Raises:
+        Unauthenticated: nobody is known.
         NotFound: there is none, or the caller may not know of it.
     """
     row = load_for(work, request_id, None)
-    return RequestPage(row, tuple(queries.request_events(work, row.id)))
+    stored = formbook.find_form(work, row.form_id)
+    family = formbook.family_of(work, row.variant_id) if stored else ()
+    staff = reads_all(work) and row.applicant_id != work.actor.id
+    return RequestPage(
+        request=as_seen(work, row),
+        events=tuple(event_as_seen(work, e) for e in queries.request_events(work, row)),
+        form=stored,
+        open=open_fields(stored.form, row.answers, family=family) if stored else (),
+        notes=tuple(queries.list_notes(work, row.id)) if staff else (),
+        conflicts=conflicts_of(work, row) if staff else (),
+    )
+
+
+show_request = request_page
 
 
 def list_requests(
-    work: Work, *, repo_id: str | None = None, status: Status | None = None
+    work: Work,
+    *,
+    repo_id: str | None = None,
+    status: Status | None = None,
+    limit: int | None = None,
+    after: str | None = None,
+    newest_first: bool = True,
 ) -> list[RequestRow]:
-    """Return requests, newest first: all to staff, to others their own.
+    """Return requests, newest first unless said otherwise: all to staff, to others their own.
+
+    At most ``limit``, those behind the request whose id is ``after``.
 
     Raises:
         Unauthenticated: nobody is known.
         NotFound: a repository is named that staff do not have.
     """
     require_known(work.actor)
-    if not authorize(work.actor, Permission.ACCESS_REQUEST_READ).allowed:
-        rows = queries.list_requests(work, status=status, applicant_id=work.actor.id)
-        return [row for row in rows if repo_id in (None, row.repo_id)]
-    variant_id = None if repo_id is None else variant_id_of(work, repo_id)
-    return queries.list_requests(work, variant_id=variant_id, status=status)
+    options: dict[str, Any] = {
+        "status": status,
+        "limit": limit,
+        "after": after,
+        "newest_first": newest_first,
+    }
+    if authorize(work.actor, Permission.ACCESS_REQUEST_READ).allowed:
+        variant_id = None if repo_id is None else variant_id_of(work, repo_id)
+        return queries.list_requests(work, variant_id=variant_id, **options)
+    mine = work.actor.id
+    if repo_id is None:
+        rows = queries.list_requests(work, applicant_id=mine, **options)
+        return [as_seen(work, row) for row in rows]
+    own = queries.list_requests(work, applicant_id=mine)
+    variant = next((row.variant_id for row in own if row.repo_id == repo_id), None)
+    if variant is None:
+        return []
+    rows = queries.list_requests(work, applicant_id=mine, variant_id=variant, **options)
+    return [as_seen(work, row) for row in rows]

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from stagerelease.access import service as access
 from stagerelease.access.queries import RequestRow
-from stagerelease.access.rules import Status
+from stagerelease.access.rules import Origin, Status
 from stagerelease.entitlements import service as entitlements
 from stagerelease.http.begin import Begin
 from stagerelease.http.hub.wire import speak_hub
@@ -45,6 +45,13 @@ class GrantIn(BaseModel):
     user: str
 
 
+def _plain(answer: str | bool | list[str]) -> str:
+    """Return an answer as the text that Hub clients know answers as."""
+    if isinstance(answer, bool):
+        return "true" if answer else "false"
+    return answer if isinstance(answer, str) else ", ".join(answer)
+
+
 def _row(row: RequestRow) -> dict[str, Any]:
     found: dict[str, Any] = {
         "requestId": row.id,
@@ -53,7 +60,7 @@ def _row(row: RequestRow) -> dict[str, Any]:
         "user": {"user": row.handle, "fullname": row.display_name, "email": row.email or ""},
     }
     if row.answers:
-        found["fields"] = dict(row.answers)
+        found["fields"] = {key: _plain(answer) for key, answer in row.answers.items()}
     return found
 
 
@@ -71,17 +78,26 @@ def list_access_requests(
     with begin(read_only=True) as work:
         entitlements.see(work, work.actor, f"{ns}/{name}")
         require(work.actor, Permission.ACCESS_REQUEST_READ)
-        rows = access.list_requests(work, repo_id=f"{ns}/{name}", status=Status(status))
-    rest = [row for row in sorted(rows, key=lambda r: r.id) if row.id > cursor]
-    if len(rest) > PAGE:
-        url = request.url.include_query_params(cursor=rest[PAGE - 1].id)
+        rows = access.list_requests(
+            work,
+            repo_id=f"{ns}/{name}",
+            status=Status(status),
+            limit=PAGE + 1,
+            after=cursor or None,
+            newest_first=False,
+        )
+    if len(rows) > PAGE:
+        url = request.url.include_query_params(cursor=rows[PAGE - 1].id)
         response.headers["Link"] = f'<{origin_of(request)}{url.path}?{url.query}>; rel="next"'
-    return [_row(row) for row in rest[:PAGE]]
+    return [_row(row) for row in rows[:PAGE]]
 
 
 @router.post("/api/models/{ns}/{name}/user-access-request/handle")
 def handle_access_request(begin: Begin, ns: str, name: str, body: HandleIn) -> dict[str, Any]:
-    """Accept, reject or put back a request; 404 when it is in that state already."""
+    """Accept, reject or put back a request; 404 when it is in that state already.
+
+    Accepting an applicant who has signed nothing issues a grant that waits for their signature.
+    """
     with begin() as work:
         entitlements.see(work, work.actor, f"{ns}/{name}")
         row = access.find_for(
@@ -148,13 +164,17 @@ async def _answers(request: Request) -> dict[str, str]:
 
 @router.post("/{ns}/{name}/ask-access", response_model=None)
 async def ask_access(request: Request, begin: Begin, ns: str, name: str) -> Response:
-    """Store a request for access; asking again while it waits changes nothing."""
+    """Store a request for access; asking again while it waits changes nothing.
+
+    Fields are kept under the keys of the form in force where their names fit, else as they came;
+    what the form asks for and this body lacks is left open for the reviewer to ask.
+    """
     answers = await _answers(request)
 
     def ask() -> RequestRow:
         with begin() as work:
             entitlements.see(work, work.actor, f"{ns}/{name}")
-            return access.submit(work, repo_id=f"{ns}/{name}", answers=answers)
+            return access.submit(work, repo_id=f"{ns}/{name}", answers=answers, origin=Origin.HUB)
 
     row = await run_in_threadpool(ask)
     if "text/html" in request.headers.get("accept", ""):

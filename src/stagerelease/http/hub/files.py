@@ -6,6 +6,7 @@ import asyncio
 import mimetypes
 from urllib.parse import quote
 
+import structlog
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.concurrency import run_in_threadpool
@@ -20,8 +21,10 @@ from stagerelease.http.hub.decisions import Decisions
 from stagerelease.http.hub.wire import speak_hub, split_after
 from stagerelease.http.sentinel import InFlight, Sentinel
 from stagerelease.kernel.digests import is_commit
-from stagerelease.storage.ports import BlobStore, LocalBlob
+from stagerelease.kernel.errors import NotFound, Unavailable
+from stagerelease.storage.ports import BlobStore, LocalBlob, RemoteBlob
 
+log = structlog.get_logger(__name__)
 router = APIRouter(tags=["hub"], dependencies=[Depends(speak_hub)], include_in_schema=False)
 
 
@@ -84,17 +87,36 @@ async def get_file(request: Request, begin: BeginPublic, ns: str, name: str) -> 
     """Deliver a file, whole or one range of it. Nothing is held but the file while bytes flow."""
     rev, path = split_after(request, "/resolve/")
     at_edge = request.app.state.settings.delivery == "accel"
-    ticket = await run_in_threadpool(
-        _prepare, begin, f"{ns}/{name}", rev, path, record=True, at_edge=at_edge
+    ticket, located = await run_in_threadpool(
+        _prepare_bytes, request, begin, f"{ns}/{name}", rev, path, at_edge=at_edge
     )
-    return deliver(request, ticket)
+    return deliver(request, ticket, located)
 
 
-def deliver(request: Request, ticket: Ticket) -> Response:
+def _prepare_bytes(
+    request: Request, begin: BeginWork, repo_id: str, rev: str, path: str, *, at_edge: bool
+) -> tuple[Ticket, LocalBlob | RemoteBlob]:
+    """Return the ticket and where its bytes lie.
+
+    Raises:
+        Unavailable: the store does not have bytes that the catalog says it has.
+    """
+    blobs: BlobStore = request.app.state.blobs
+    ticket = _prepare(begin, repo_id, rev, path, record=True, at_edge=at_edge)
+    try:
+        return ticket, blobs.locate(ticket.copy.sha256)
+    except NotFound as error:
+        log.error("blob missing", sha256=ticket.copy.sha256, path=path)
+        raise Unavailable(
+            "The store is missing this file's bytes; the operators were told.",
+            retry_after=300,
+            reason="blob.missing",
+        ) from error
+
+
+def deliver(request: Request, ticket: Ticket, located: LocalBlob | RemoteBlob) -> Response:
     """Turn a ticket into the response that carries its bytes."""
     state = request.app.state
-    blobs: BlobStore = state.blobs
-    located = blobs.locate(ticket.copy.sha256)
     headers = _headers(ticket)
     if not isinstance(located, LocalBlob):
         return RedirectResponse(located.url, status_code=302, headers=headers)
