@@ -56,6 +56,7 @@ def emit(
         work,
         "notices.deliver",
         {
+            "id": new_id("evt"),
             "event": event,
             "subject": subject,
             "at": iso(work.now),

@@ -1,0 +1,32 @@
+"""This slice's use cases and job handlers, under one name for the faces and the worker."""
+
+from __future__ import annotations
+
+from stagerelease.notices.feed import Entry, timeline, version_of
+from stagerelease.notices.hooks import (
+    create_webhook,
+    disable_webhook,
+    enable_webhook,
+    list_deliveries,
+    list_webhooks,
+    replay,
+    rotate_secret,
+)
+from stagerelease.notices.reading import choose, list_notices, my_choices, my_notices
+
+__all__ = [
+    "Entry",
+    "choose",
+    "create_webhook",
+    "disable_webhook",
+    "enable_webhook",
+    "list_deliveries",
+    "list_notices",
+    "list_webhooks",
+    "my_choices",
+    "my_notices",
+    "replay",
+    "rotate_secret",
+    "timeline",
+    "version_of",
+]
