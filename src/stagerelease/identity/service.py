@@ -27,7 +27,7 @@ from stagerelease.identity.tables import (
     RoleAssignment,
 )
 from stagerelease.kernel.actor import Actor, ActorKind
-from stagerelease.kernel.errors import Conflict, Invalid, NotFound, Unauthenticated
+from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 
@@ -157,7 +157,7 @@ def end_membership(work: Work, *, organisation: str, person: str) -> None:
             Membership.person_id == person_id,
             or_(Membership.ends_at.is_(None), Membership.ends_at > work.now),
         )
-        .values(ends_at=work.now)
+        .values(ends_at=work.now, end_announced_at=work.now)
         .returning(Membership.id)
     ).all()
     if not changed:
@@ -204,7 +204,7 @@ def end_role(work: Work, *, person: str, role: str) -> None:
             RoleAssignment.role == role,
             or_(RoleAssignment.ends_at.is_(None), RoleAssignment.ends_at > work.now),
         )
-        .values(ends_at=work.now)
+        .values(ends_at=work.now, end_announced_at=work.now)
         .returning(RoleAssignment.id)
     ).all()
     if not changed:
@@ -226,10 +226,23 @@ def create_token(
     expires_at: datetime | None = None,
     prefix: str = "srp_",
 ) -> tuple[ApiToken, str]:
-    """Make a token for ``person`` and return its row and the text, which is never shown again."""
+    """Make a token for ``person`` and return its row and the text, which is never shown again.
+
+    Raises:
+        Forbidden: the caller may not, or ``person`` is another human: whoever holds somebody's
+            token can approve and sign as them, so only the shell on the host hands one over.
+    """
     row = queries.load_person(work, person)
     own = work.actor.is_human and work.actor.id == row.id
     require(work.actor, Permission.TOKEN_MANAGE_OWN if own else Permission.TOKEN_MANAGE_ANY)
+    if not own and work.actor.is_human and row.kind == "human":
+        raise Forbidden(
+            "Nobody makes a token for another person, not even an owner: it could approve and "
+            f"sign as {row.handle}.",
+            reason="token.other-person",
+            next_step="They make it themselves, or the operator does with `stagerelease token "
+            "create` on the host.",
+        )
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         raise Invalid(
@@ -272,6 +285,7 @@ def revoke_token(work: Work, token_id: str) -> None:
     if token.revoked_at is not None:
         return
     token.revoked_at = work.now
+    token.end_announced_at = work.now
     ledger.append(work, type="token.revoked", subject=f"token:{token.id}", detail={})
 
 

@@ -1,4 +1,4 @@
-"""People, organisations, rosters, roles and API tokens."""
+"""People, organisations, rosters, roles, API tokens, links by mail and sessions."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Membership(Base):
     __table_args__ = (
         UniqueConstraint("person_id", "organisation_id", "starts_at"),
         Index("ix_membership_organisation_id", "organisation_id"),
+        Index("ix_membership_ends_at", "ends_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -50,26 +51,34 @@ class Membership(Base):
     role: Mapped[str] = mapped_column(String(32))  # partner_admin | partner_member
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime | None]
+    end_announced_at: Mapped[datetime | None]
 
 
 class RoleAssignment(Base):
     """A role a person holds in this service, with dates."""
 
     __tablename__ = "role_assignment"
-    __table_args__ = (Index("ix_role_assignment_person_id", "person_id"),)
+    __table_args__ = (
+        Index("ix_role_assignment_person_id", "person_id"),
+        Index("ix_role_assignment_ends_at", "ends_at"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
     role: Mapped[str] = mapped_column(String(32))
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime | None]
+    end_announced_at: Mapped[datetime | None]
 
 
 class ApiToken(Base):
     """A token as stored: its SHA-256, and enough to recognise it by. It is shown once."""
 
     __tablename__ = "api_token"
-    __table_args__ = (Index("ix_api_token_person_id", "person_id"),)
+    __table_args__ = (
+        Index("ix_api_token_person_id", "person_id"),
+        Index("ix_api_token_expires_at", "expires_at"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
@@ -80,4 +89,49 @@ class ApiToken(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    end_announced_at: Mapped[datetime | None]
+
+
+class MailLink(Base):
+    """A link that was, or will be, mailed: what it is for, and that it works once.
+
+    The row holds no secret; the link is this id with a signature by a key outside the database.
+    ``network`` is a keyed digest of where it was asked for.
+    """
+
+    __tablename__ = "mail_link"
+    __table_args__ = (
+        Index("ix_mail_link_expires_at", "expires_at"),
+        Index("ix_mail_link_address", "address", "purpose", "created_at"),
+        Index("ix_mail_link_network", "network", "purpose", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(100))
+    person_id: Mapped[str | None] = mapped_column(ForeignKey("person.id"))
+    address: Mapped[str | None] = mapped_column(String(320))
+    network: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class SignInSession(Base):
+    """A browser that is signed in: the SHA-256 of its cookie, and when it ends."""
+
+    __tablename__ = "session"
+    __table_args__ = (
+        Index("ix_session_person_id", "person_id"),
+        Index("ix_session_expires_at", "expires_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    sha256: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    created_at: Mapped[datetime]
+    last_seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    step_up_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

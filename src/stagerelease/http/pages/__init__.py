@@ -1,1 +1,29 @@
-"""The pages: server-rendered, usable without JavaScript, under a strict content policy."""
+"""Pages for people: server-rendered, whole without JavaScript, one transaction each.
+
+A page calls the same services as the JSON face. It knows its visitor by a session and nothing
+else, refuses what another site sends, and carries one strict policy.
+"""
+
+from stagerelease.http.pages import (
+    agreements,
+    asking,
+    home,
+    me,
+    report,
+    requests,
+    signing_in,
+    staff,
+)
+
+ROUTERS = (
+    home.router,
+    asking.router,
+    requests.router,
+    signing_in.router,
+    me.router,
+    agreements.router,
+    staff.router,
+    report.router,
+)
+
+__all__ = ["ROUTERS"]
