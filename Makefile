@@ -53,7 +53,7 @@ check: lint test ## everything a change must pass before it lands
 # what speaks to the database over HTTP; the rest of tests/http is about bytes and forms
 HTTP_ON_POSTGRES := $(addprefix tests/http/,test_every_route.py test_hub_client.py test_hub_upload.py test_resolve.py)
 
-check-all: $(VENV)/.dev ## the rest: PostgreSQL, nginx, Go verifiers, kills, races (under 25 minutes)
+check-all: $(VENV)/.dev ## the rest: PostgreSQL, nginx, Chromium, Go verifiers, kills, races (under 25 minutes)
 	$(BIN)/pytest -q -n 2 -m "not e2e" --db=postgres tests/services $(HTTP_ON_POSTGRES)
 	$(BIN)/pytest -q -n 2 -m e2e tests/services
 	$(BIN)/pytest -q -n 2 -m e2e --db=postgres tests/services/test_races.py
@@ -68,7 +68,7 @@ bench: $(VENV)/.dev ## run the benchmarks; each prints a ratio of two sides meas
 
 system-packages: ## Debian packages that check-all needs (as root)
 	apt-get update -q
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -q postgresql nginx golang-go golang-golang-x-mod-dev gettext-base openssl curl wget aria2
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q postgresql nginx golang-go golang-golang-x-mod-dev gettext-base openssl curl wget aria2 chromium
 
 clean: ## remove the environment and caches (never the data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -26,6 +26,7 @@ from stagerelease.db.migrate import upgrade
 from stagerelease.db.work import Works
 from stagerelease.demo import world as demo
 from stagerelease.http.app import create_app
+from stagerelease.identity.links import load_or_create_link_key
 from stagerelease.kernel.clock import SetClock
 from stagerelease.ledger.signer import load_or_create_signer
 from stagerelease.settings import Settings
@@ -76,6 +77,7 @@ def make_box(data: Path, url: str, clock: SetClock) -> Box:
         works=Works(engine, clock),
         blobs=LocalBlobStore(data / "blobs"),
         signer=load_or_create_signer(data / "keys" / "log.key", "test.example/log"),
+        link_key=load_or_create_link_key(data / "keys" / "links.key"),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from stagerelease.db.engine import make_engine
 from stagerelease.db.migrate import upgrade
 from stagerelease.db.work import Works
+from stagerelease.identity.links import load_or_create_link_key
 from stagerelease.kernel.clock import Clock
 from stagerelease.ledger.signer import LogSigner, load_or_create_signer
 from stagerelease.settings import Settings
@@ -22,6 +23,7 @@ class Box:
     works: Works
     blobs: BlobStore
     signer: LogSigner
+    link_key: bytes
 
 
 def prepare_data_dir(settings: Settings) -> None:
@@ -51,4 +53,5 @@ def build(settings: Settings, *, migrate: bool = False, clock: Clock | None = No
         works=Works(engine, clock),
         blobs=LocalBlobStore(settings.blobs_dir),
         signer=load_or_create_signer(settings.log_key_file, settings.log_origin),
+        link_key=load_or_create_link_key(settings.link_key_file),
     )

@@ -43,6 +43,17 @@ class Settings(BaseModel):
     threads: int = Field(default=16, ge=1, le=200)
     """Request threads of one web process; also the size of its database pool."""
     max_json_bytes: int = Field(default=1_048_576, ge=1024)
+    max_attachment_bytes: int = Field(default=268_435_456, ge=1024)
+    """Largest file that can be attached to evidence (256 MiB)."""
+    smtp_url: str = ""
+    """``smtp://host:25``, ``smtp://user@host:587?starttls`` or ``smtps://user@host:465``; empty:
+    notices are kept to be read here, and nothing is mailed."""
+    smtp_password_file: Path | None = None
+    """File that holds the mail server's password."""
+    mail_from: str = "stagerelease <no-reply@localhost>"
+    """Who mails are from."""
+    webhooks_to_loopback: bool = False
+    """Allow webhooks to this machine over plain HTTP: for tests and development only."""
     log_origin: str = "stagerelease.local/log"
     """Name of the transparency log in its signed checkpoints (C2SP tlog-checkpoint origin)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -55,6 +66,14 @@ class Settings(BaseModel):
         return self.database_url
 
     @property
+    def origin(self) -> str:
+        """Return the origin that links in mails name."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        scheme = "https" if self.tls_cert is not None else "http"
+        return f"{scheme}://{self.host}:{self.port}"
+
+    @property
     def blobs_dir(self) -> Path:
         """Return where the local blob store keeps its files."""
         return self.data_dir / "blobs"
@@ -63,6 +82,11 @@ class Settings(BaseModel):
     def log_key_file(self) -> Path:
         """Return where the ledger's private signing key is kept (mode 600)."""
         return self.data_dir / "keys" / "log.key"
+
+    @property
+    def link_key_file(self) -> Path:
+        """Return where the key that signs mailed links is kept (mode 600)."""
+        return self.data_dir / "keys" / "links.key"
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 
 import structlog
 
+from stagerelease.access import service as access
 from stagerelease.bootstrap import Box
 from stagerelease.downloads import edge
+from stagerelease.identity import entering
+from stagerelease.identity import sweeping as identity
 from stagerelease.jobs.runner import Handler, run_one
 from stagerelease.kernel.actor import SYSTEM
 from stagerelease.kernel.errors import DomainError
 from stagerelease.ledger import service as ledger
+from stagerelease.notices import jobs as notices
 from stagerelease.partners import service as partners
 from stagerelease.releases import service as releases
 
@@ -55,11 +59,12 @@ def _checkpoint(box: Box) -> None:
 
 def _promotions(box: Box) -> None:
     with box.works.begin(SYSTEM, read_only=True) as work:
-        if not releases.promotions_due(work):
+        if not releases.promotions_due(work) and not releases.proposals_due(work):
             return  # a writing Work would make every process ask again for nothing
     with box.works.begin(SYSTEM) as work:
         releases.apply_due(work)
         releases.expire_stale(work)
+        releases.expire_proposals(work)
 
 
 def _sweep(box: Box) -> None:
@@ -70,9 +75,31 @@ def _sweep(box: Box) -> None:
         partners.sweep_expired(work)
 
 
+def _ends(box: Box) -> None:
+    with box.works.begin(SYSTEM, read_only=True) as work:
+        tokens, warnings = identity.ends_due(work), partners.warnings_due(work)
+    if not tokens and not warnings:
+        return
+    with box.works.begin(SYSTEM, quiet=True) as work:  # says what the clock has done already
+        identity.announce_ends(work)
+        partners.warn_of_ends(work)
+
+
+def _access(box: Box) -> None:
+    with box.works.begin(SYSTEM, read_only=True) as work:
+        if not access.sweep_due(work):
+            return
+    with box.works.begin(SYSTEM, quiet=True) as work:  # a request that is over had given no access
+        access.sweep_over(work)
+
+
 def _read_edge_log(box: Box) -> None:
     if box.settings.edge_log is not None:
         edge.read_log(box.works, box.settings.edge_log)
+
+
+def _digests(box: Box) -> None:
+    notices.send_digests(box.works, notices.server_of(box.settings, box.link_key))
 
 
 def periodic_table() -> list[Periodic]:
@@ -82,17 +109,29 @@ def periodic_table() -> list[Periodic]:
         Periodic("ledger.checkpoint", 5.0, _checkpoint),
         Periodic("releases.promotions", 5.0, _promotions),
         Periodic("sweep", 15.0, _sweep),
+        Periodic("ends", 30.0, _ends),
+        Periodic("digests", 60.0, _digests),
+        Periodic("access", 30.0, _access),
         Periodic("downloads.edge_log", 1.0, _read_edge_log),
     ]
 
 
-HANDLERS: dict[str, Handler] = {"releases.announce": releases.announce}
+def handlers_of(box: Box) -> dict[str, Handler]:
+    """Return every handler, wired to what it needs."""
+    return HANDLERS | notices.handlers(box.settings, box.link_key)
+
+
+HANDLERS: dict[str, Handler] = {
+    entering.JOB: entering.mail_sign_in,
+    "releases.announce": releases.announce,
+}
 
 
 def run(box: Box, stop: threading.Event) -> None:
     """Work until ``stop`` is set."""
     me = f"{socket.gethostname()}:{os.getpid()}"
     table = periodic_table()
+    handlers = handlers_of(box)
     log.info("worker started", worker=me)
     while not stop.is_set():
         busy = False
@@ -101,7 +140,7 @@ def run(box: Box, stop: threading.Event) -> None:
                 task.due = time.monotonic() + task.every
                 _attempt(task.name, lambda task=task: task.run(box))  # type: ignore[misc]
         try:
-            busy = run_one(box.works, HANDLERS, me)
+            busy = run_one(box.works, handlers, me)
         except DomainError as error:
             log.warning("jobs could not be claimed", reason=error.reason)
         if not busy:

@@ -39,6 +39,7 @@ from stagerelease.demo import world as demo
 from stagerelease.downloads.tables import Download, EdgePassage, Transfer
 from stagerelease.identity import queries as people
 from stagerelease.identity import service as identity
+from stagerelease.identity.links import load_or_create_link_key
 from stagerelease.kernel.actor import OPERATOR, Actor
 from stagerelease.ledger.signer import load_or_create_signer
 from stagerelease.partners import queries as partner_queries
@@ -213,6 +214,7 @@ def _make_box(data: Path) -> Box:
         works=Works(engine),
         blobs=LocalBlobStore(data / "blobs"),
         signer=load_or_create_signer(data / "keys" / "log.key", "test.example/log"),
+        link_key=load_or_create_link_key(data / "keys" / "links.key"),
     )
 
 

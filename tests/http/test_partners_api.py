@@ -68,7 +68,10 @@ def test_a_grant_is_stopped_at_the_version_that_was_seen_and_declared_destroyed(
         page = partner.get(url).json()
         assert page["attestation"]["delivered"][0]["sha256"] == delivery["sha256"]
         assert page["standing"]["reason"] == "grant.revoked"
-        done = partner.post(f"{url}/attest", json={"statement": "All copies are destroyed."})
+        done = partner.post(
+            f"{url}/attest",
+            json={"statement": "All copies are destroyed.", "typed_name": "Ann Other"},
+        )
         assert done.status_code == 200
         assert done.json()["attested_at"] is not None
 

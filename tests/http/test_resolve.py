@@ -135,6 +135,20 @@ def test_a_missing_file_names_the_commit(world):
     assert len(got.headers["x-repo-commit"]) == 40
 
 
+def test_bytes_that_are_missing_are_our_fault_and_not_yours(world, weights):
+    url = pinned(world)
+    path = world.box.blobs.locate(hashlib.sha256(weights).hexdigest()).path
+    aside = path.with_name("aside")
+    path.rename(aside)
+    try:
+        with world.client("partner") as client:
+            answer = client.get(url)
+    finally:
+        aside.rename(path)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "300")
+    assert "X-Error-Code" not in answer.headers
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_bad_tokens_are_401_without_a_code(world, method):
     for text in ("Bearer nonsense", "Bearer " + "srp_" + "a" * 36, "Basic abc", "Bearer"):
@@ -218,6 +232,12 @@ def revoke(world):
         partners.revoke_grant(work, grant_of(world)[1], reason="Terms broken.")
 
 
+def revoke_organisation(world):
+    with world.box.works.begin(world.actor("security")) as work:
+        rows = partners.revoke_organisation(work, "partner-a", reason="Terms broken.")
+        assert grant_of(world)[1] in {row.id for row in rows}
+
+
 def suspend(world):
     with world.box.works.begin(world.actor("security")) as work:
         partners.suspend_grant(work, grant_of(world)[1], reason="Looking into it.")
@@ -257,6 +277,7 @@ def pass_time(world):
 
 ENDINGS = [
     revoke,
+    revoke_organisation,
     suspend,
     hold,
     hold_everything,

@@ -59,6 +59,7 @@ def reference(spec: str, size: int) -> tuple[int, list[int]]:
 @example(spec="-0", size=5, before="", after="", unit="bytes")
 @example(spec="-3", size=0, before="", after="", unit="bytes")
 @example(spec="0-", size=0, before="", after="", unit="bytes")
+@example(spec=f"{10**25}-{10**24}", size=0, before="", after="", unit="bytes")
 def test_one_range_selects_what_the_reference_selects(spec, size, before, after, unit):
     chosen = select(size, range_header=f"{unit}={before}{spec}{after}")
     status, positions = reference(spec, size)

@@ -30,7 +30,6 @@ from stagerelease.partners.queries import GrantRow, SignatureRow
 from stagerelease.partners.texts import SHIPPED, shipped_text
 from stagerelease.releases import queries as releases
 from stagerelease.releases import service as release_service
-from stagerelease.releases.ladder import shipped_source
 
 REPO = "gpt2-mini/one"
 PEOPLE = {
@@ -181,7 +180,7 @@ def lay_down(works: Works) -> World:
                 identity.assign_role(work, person=handle, role=role)
         for handle, (slug, role) in ROSTERS.items():
             identity.add_member(work, organisation=slug, person=handle, role=role)
-        release_service.apply_plan(work, shipped_source("demo"))
+        release_service.plan_in_force(work, "demo")
         for slug in SHIPPED:
             partners.create_agreement(work, slug=slug, title=slug.replace("-", " ").title())
             version = partners.draft_version(work, agreement=slug, text=shipped_text(slug))

@@ -31,6 +31,7 @@ from stagerelease.kernel.ids import new_id
 from stagerelease.ledger.tables import LogLeaf
 from stagerelease.partners.tables import Agreement, AgreementVersion, Grant, Signature
 from stagerelease.releases import queries, service
+from stagerelease.releases.planning import record_version
 from stagerelease.releases.queries import TrackRow
 
 PLAN = """
@@ -123,7 +124,7 @@ def make_revision(work: Work, repo_id: str = REPO, *, salt: str = "a") -> str:
 def make_track(works: Works, *, repo_id: str = REPO, plan: str = PLAN, salt: str = "a") -> TrackRow:
     """Apply ``plan`` and start a track of a fresh revision under it."""
     with works.begin(OPERATOR) as work:
-        version = service.apply_plan(work, plan)
+        version = record_version(work, plan)
         make_revision(work, repo_id, salt=salt)
         return service.create_track(work, repo_id=repo_id, plan=version.slug)
 

@@ -123,3 +123,19 @@ def test_a_handle_is_taken_once(works, ann):
         service.create_person(work, handle="ann", display_name="Other")
     with works.begin(read_only=True) as work:
         assert queries.load_person(work, "ann").display_name == "Ann"
+
+
+def test_nobody_makes_a_token_for_another_person(works):
+    """With one, an owner could approve as a second reviewer: quorums would mean nothing."""
+    with works.begin(OPERATOR) as work:
+        for handle, kind in (("own", "human"), ("rev", "human"), ("robot", "service")):
+            service.create_person(work, handle=handle, display_name=handle, kind=kind)
+        service.assign_role(work, person="own", role="owner")
+        text = service.create_token(work, person="own", name="mine")[1]
+    with works.begin() as work:
+        work.actor = service.authenticate(work, text)
+        with pytest.raises(Forbidden) as caught:
+            service.create_token(work, person="rev", name="theirs")
+        assert caught.value.reason == "token.other-person"
+        service.create_token(work, person="robot", name="build")
+        service.create_token(work, person="own", name="second")

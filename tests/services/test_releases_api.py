@@ -33,15 +33,33 @@ def call(server, staffed: Staffed):
 
 def test_a_plan_is_kept_as_it_was_sent(call):
     source = PLAN.replace("plan: ours", "plan: theirs")
-    row = call("POST", "/plans", json={"source": source}, says=201)
+    body = {"source": source, "rationale": "New."}
+    row = call("POST", "/plans", json=body, says=201)
     assert row["sha256"] == hashlib.sha256(source.encode()).hexdigest()
+    seen = {"sha256": row["sha256"]}
+    call(
+        "POST",
+        f"/plan-proposals/{row['id']}/consent",
+        json={"sha256": "0" * 64},
+        who="rae",
+        says=412,
+    )
+    done = call("POST", f"/plan-proposals/{row['id']}/consent", json=seen, who="rae")
+    assert done["state"] == "applied"
+    assert call("GET", f"/plan-proposals/{row['id']}")["state"] == "applied"
     shown = call("GET", "/plans/theirs", params={"version": 1})
     assert (shown["source"], shown["document"]["plan"]) == (source, "theirs")
     assert [p["slug"] for p in call("GET", "/plans")] == ["ours", "theirs"]
     call("GET", "/plans/theirs", params={"version": 2}, says=404)
-    wrong = call("POST", "/plans", json={"source": "plan: A B"}, says=422)
+    wrong = call("POST", "/plans", json={**body, "source": "plan: A B"}, says=422)
     assert {"plan", "title", "stages"} <= {f["field"] for f in wrong["fields"]}
-    call("POST", "/plans", json={"source": source}, who="rae", says=403)
+    call("POST", "/plans", json=body, who="rae", says=403)
+    findings = call("POST", "/plans/lint", json={"source": source.replace("P14D", "soon")})
+    assert [f["severity"] for f in findings] == ["error"]
+    assert call("GET", "/plans/schema.json", who=None)["title"] == "Release plan"
+    move = {"to": "partner"}
+    track = call("GET", "/tracks")[0]["id"]
+    assert call("POST", f"/tracks/{track}/simulate", json=move)["asked"] == ["quorum"]
 
 
 def test_a_track_is_started_and_shown(call, box):
@@ -56,7 +74,9 @@ def test_a_track_is_started_and_shown(call, box):
     assert page["track"] == track
     assert [e["to_stage"] for e in page["events"]] == ["internal"]
     gates = call("GET", f"/tracks/{track['id']}/gates", params={"to": "partner"})
-    assert [g["key"] for g in gates] == ["dwell", "quorum", "hold", "not_before"]
+    assert [g["key"] for g in gates] == [
+        *("dwell", "quorum", "hold", "not_before", "no_incident"),
+    ]
     refused = call("GET", f"/tracks/{track['id']}/gates", params={"to": "public"}, says=409)
     assert [b["code"] for b in refused["blockers"]] == ["no-such-move"]
     rows = call("GET", "/board")["rows"]

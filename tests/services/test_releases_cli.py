@@ -106,12 +106,28 @@ def test_a_request_goes_back_is_edited_and_ends(shell, staffed):
 def test_plans_are_checked_applied_and_shown(shell, tmp_path):
     file = tmp_path / "plan.yaml"
     file.write_text(PLAN.replace("plan: ours", "plan: theirs"))
-    assert shell.json("plan", "lint", str(file))["plan"] == "theirs"
+    assert shell.json("plan", "lint", str(file))["document"]["plan"] == "theirs"
     shell.run("plan", "lint", "demo")
-    shell.run("plan", "apply", str(file), "--dry-run")
+    shell.run("plan", "apply", str(file), "-m", "New.", "--dry-run", who="mia")
+    assert shell.json("plan", "proposals") == []
+    made = shell.json("plan", "apply", str(file), "-m", "New.", who="mia")
     assert {p["slug"] for p in shell.json("plan", "list")} == {"ours"}
-    shell.run("plan", "apply", str(file))
+    done = shell.json("plan", "consent", str(made["id"]), made["sha256"], who="rae")
+    assert (done["state"], done["missing"]) == ("applied", 0)
     assert shell.run("plan", "show", "theirs") == file.read_text()
+    other = tmp_path / "other.yaml"
+    other.write_text(file.read_text().replace("P14D", "P7D"))
+    (change,) = shell.json("plan", "diff", "theirs@1", str(other))
+    assert (change["effect"], change["before"], change["after"]) == ("loosens", "P14D", "P7D")
+    again = shell.json("plan", "apply", str(other), "-m", "Sooner.", who="mia")
+    assert shell.json("plan", "proposal", str(again["id"]))["changes"]
+    shell.run("plan", "cancel", str(again["id"]), "-m", "No.", who="mia")
+    broken = file.read_text().replace("P14D", "never")
+    other.write_text(broken)
+    line = 1 + broken[: broken.index("never")].count("\n")
+    assert f"{other}:{line}: error: " in shell.run("plan", "lint", str(other), says=1)
+    simulated = ("plan", "simulate", "--track", shell.staffed.track_id, "--to", "partner")
+    assert shell.json(*simulated)["asked"] == ["quorum"]
     file.write_text("plan: [")
     shell.run("plan", "lint", str(file), says=1)
     shell.run("plan", "apply", str(tmp_path / "none.yaml"), says=1)

@@ -9,7 +9,22 @@ import typer
 from rich.console import Console
 
 from stagerelease import __version__
-from stagerelease.cli import access, catalog, identity, ledger, ops, partners, releases
+from stagerelease.cli import (
+    access,
+    attestations,
+    catalog,
+    evidence,
+    grants,
+    identity,
+    incidents,
+    ledger,
+    notices,
+    ops,
+    partners,
+    releases,
+    replay,
+    reports,
+)
 from stagerelease.cli.box import CHOICES, Form
 from stagerelease.kernel.errors import (
     Blocked,
@@ -27,10 +42,25 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (ops, identity, catalog, releases, partners, access, ledger):
+for module in (
+    ops,
+    identity,
+    catalog,
+    releases,
+    partners,
+    access,
+    ledger,
+    evidence,
+    attestations,
+    incidents,
+    reports,
+    replay,
+    notices,
+    grants,
+):
     for name, group in module.GROUPS.items():
         app.add_typer(group, name=name)
-for module in (ops, releases):
+for module in (ops, releases, reports):
     module.add_commands(app)
 
 

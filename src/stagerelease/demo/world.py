@@ -29,7 +29,6 @@ from stagerelease.partners import service as partners
 from stagerelease.partners.texts import shipped_text
 from stagerelease.releases import queries as releases
 from stagerelease.releases import service as release_service
-from stagerelease.releases.ladder import shipped_source
 from stagerelease.settings import Settings
 from stagerelease.storage.ports import BlobStore
 
@@ -183,8 +182,7 @@ def _actors(works: Works, tokens: dict[str, str]) -> dict[str, Actor]:
 
 def _plan_and_agreements(works: Works, actors: dict[str, Actor]) -> None:
     with works.begin(actors["release_manager"]) as work:
-        if releases.find_plan(work, "demo") is None:
-            release_service.apply_plan(work, shipped_source("demo"))
+        release_service.plan_in_force(work, "demo")
     with works.begin(actors["access_officer"]) as work:
         for slug, title in (
             ("model-sharing", "Model-sharing agreement, non-commercial"),
@@ -259,9 +257,9 @@ def _grants(works: Works, actors: dict[str, Actor]) -> None:
     _sign(works, actors["researcher"], "researcher-terms", organisation=None)
     with works.begin(actors["access_officer"]) as work:
         until = work.now + timedelta(days=365)
-        for repo, grantee in (
-            (STAGES["partner"], {"organisation": "partner-a"}),
-            (STAGES["researcher"], {"person": PERSONAS["researcher"].handle}),
+        for repo, organisation, person in (
+            (STAGES["partner"], "partner-a", None),
+            (STAGES["researcher"], None, PERSONAS["researcher"].handle),
         ):
             track = _track(work, repo)
             if partner_queries.list_grants(work, track_id=track.id):
@@ -272,7 +270,8 @@ def _grants(works: Works, actors: dict[str, Actor]) -> None:
                 permissions=("download", "infer"),
                 purpose="Demonstration of gated access.",
                 valid_until=until,
-                **grantee,
+                organisation=organisation,
+                person=person,
             )
 
 

@@ -97,6 +97,7 @@ def _grant_facts(
                 valid_until=grant.valid_until,
                 signature_state=row.signature_state,
                 signature_until=row.signature_until,
+                reconsent_until=row.reconsent_until,
                 agreement_version_state=row.agreement_version_state,
                 audience_rank=ranks.get(grant.audience),
                 stage_rank=rank,

@@ -18,6 +18,8 @@ from stagerelease.http.guard import Guard
 from stagerelease.http.hub import FILES
 from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
 from stagerelease.http.hub.decisions import Decisions
+from stagerelease.http.pages import ROUTERS as PAGE_ROUTERS
+from stagerelease.http.pages.failing import problem_page
 from stagerelease.http.ports import Ports
 from stagerelease.http.problems import Problem, install_problems
 from stagerelease.http.sentinel import Sentinel
@@ -25,6 +27,7 @@ from stagerelease.http.sentinel import Sentinel
 # The routes that stream their own bodies and enforce their own limits.
 UNLIMITED = re.compile(
     r"/api/uploads/|/api/models/[^/]+/[^/]+/commit/|/api/models/[^/]+/[^/]+/preupload/"
+    r"|/api/v1/evidence/[^/]+/attachments\Z"
 )
 
 
@@ -65,11 +68,13 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.works = ports.works
     app.state.blobs = ports.blobs
     app.state.signer = ports.signer
+    app.state.link_key = ports.link_key
+    app.state.problem_page = problem_page
     app.state.sentinel = Sentinel(ports.works)
     app.state.decisions = Decisions(app.state.sentinel, ports.works.clock.now)
     app.state.edge_watch = EdgeWatch(ports.works)
     install_problems(app)
     # Routes are tried in order: the hottest one, a file by ``resolve``, comes first.
-    for router in (FILES, *API_ROUTERS, *HUB_ROUTERS):
+    for router in (FILES, *API_ROUTERS, *PAGE_ROUTERS, *HUB_ROUTERS):
         app.include_router(router)
     return app

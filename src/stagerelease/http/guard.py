@@ -51,10 +51,11 @@ class Exchange:
         """Send a message, adding our headers to the first."""
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", []))
+            if not any(name == b"referrer-policy" for name, _ in headers):  # pages have their own
+                headers.append((b"referrer-policy", b"no-referrer"))
             headers += [
                 (b"x-request-id", self.request_id.encode()),
                 (b"x-content-type-options", b"nosniff"),
-                (b"referrer-policy", b"no-referrer"),
             ]
             if self.scope["scheme"] == "https":
                 headers.append((b"strict-transport-security", HSTS))

@@ -32,3 +32,8 @@ class Ports(Protocol):
     def signer(self) -> LogSigner:
         """Return the ledger's signer."""
         ...
+
+    @property
+    def link_key(self) -> bytes:
+        """Return the key that signs mailed links."""
+        ...

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -40,6 +39,7 @@ STATUS: dict[type[DomainError], int] = {
     DomainError: 400,
 }
 MEDIA_TYPE = "application/problem+json"
+_NO_PAGE = "There is nothing at this address. It may be mistyped, or it is not there any more."
 Responder = Callable[[DomainError, Request], Response]
 """How a face spells a refusal; a face other than JSON puts its own in ``request.state``."""
 
@@ -125,33 +125,74 @@ def _field_errors(error: RequestValidationError) -> list[dict[str, str]]:
     ]
 
 
+def _wants_page(request: Request) -> bool:
+    """Tell whether a browser asks: a page's own route, or a client that names HTML first."""
+    if getattr(request.state, "speaks_page", False):
+        return True
+    return request.headers.get("accept", "").lower().startswith("text/html")
+
+
+def _answer(problem: Problem, request: Request, headers: Mapping[str, str]) -> Response:
+    """Return ``problem`` as a page to a browser, as a document to everybody else."""
+    if _wants_page(request):
+        shown: Response = request.app.state.problem_page(problem, request, dict(headers))
+        return shown
+    body = problem.model_dump(exclude_none=True)
+    return JSONResponse(body, problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def _respond(error: DomainError, request: Request) -> Response:
+    return _answer(problem_of(error, request), request, headers_of(error))
+
+
+async def _on_domain(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DomainError)  # noqa: S101 (narrows the handler's type)
+    answer: Responder = getattr(request.state, "respond_error", _respond)
+    return answer(error, request)
+
+
+async def _on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    invalid = Invalid("The request does not have the form this call takes.")
+    problem = problem_of(invalid, request)
+    problem.fields = [FieldProblem.model_validate(field) for field in _field_errors(error)]
+    return _answer(problem, request, {"Cache-Control": "no-store"})
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    problem = Problem(
+        type="about:blank",
+        title=str(error.detail),
+        status=error.status_code,
+        detail=_NO_PAGE
+        if error.status_code == 404 and _wants_page(request)
+        else f"{request.method} {request.url.path}: {error.detail}.",
+        code="http",
+        reason=f"http.{error.status_code}",
+        request_id=getattr(request.state, "request_id", None),
+    )
+    return _answer(problem, request, error.headers or {})
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    # What broke goes to the log, by the server; the visitor learns which request it was.
+    problem = Problem(
+        type="about:blank",
+        title="Something broke on our side",
+        status=500,
+        detail="Something broke on our side. It is not your fault, and it is on record.",
+        code="bug",
+        reason="http.500",
+        next_step="Try again. If it happens again, tell us the number of this request.",
+        request_id=getattr(request.state, "request_id", None),
+    )
+    return _answer(problem, request, {"Cache-Control": "no-store"})
+
+
 def install_problems(app: FastAPI) -> None:
-    """Make every error of ``app`` leave as a problem document."""
-
-    async def on_domain(request: Request, error: Exception) -> Response:
-        assert isinstance(error, DomainError)  # noqa: S101 (narrows the handler's type)
-        answer: Responder = getattr(request.state, "respond_error", respond)
-        return answer(error, request)
-
-    async def on_validation(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)  # noqa: S101
-        invalid = Invalid("The request does not have the form this call takes.")
-        body = problem_of(invalid, request).model_dump(exclude_none=True)
-        body["fields"] = _field_errors(error)
-        return JSONResponse(body, 422, {"Cache-Control": "no-store"}, media_type=MEDIA_TYPE)
-
-    async def on_http(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)  # noqa: S101
-        body: dict[str, Any] = {
-            "type": "about:blank",
-            "title": str(error.detail),
-            "status": error.status_code,
-            "detail": f"{request.method} {request.url.path}: {error.detail}.",
-            "code": "http",
-            "reason": f"http.{error.status_code}",
-        }
-        return JSONResponse(body, error.status_code, error.headers, media_type=MEDIA_TYPE)
-
-    app.add_exception_handler(DomainError, on_domain)
-    app.add_exception_handler(RequestValidationError, on_validation)
-    app.add_exception_handler(HTTPException, on_http)
+    """Make every error of ``app`` leave as a problem document, or as a page to a browser."""
+    app.add_exception_handler(DomainError, _on_domain)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_bug)

@@ -59,7 +59,7 @@ def select(
         return _suffix(size, last) if last else whole
     start = _number(first)
     stop = _number(last) if last else _PAST_ANY_END
-    if stop < start:
+    if last and _order(last) < _order(first):
         return whole  # §14.1.1: a last position below the first is an invalid range
     if start >= size:
         return Selection(416, 0, 0, size)
@@ -73,6 +73,12 @@ def _suffix(size: int, digits: str) -> Selection:
     if size == 0:  # satisfiable (§14.1.2), and Content-Range cannot say "no bytes": send it whole
         return Selection(200, 0, 0, 0)
     return Selection(206, size - wanted, wanted, size)
+
+
+def _order(digits: str) -> tuple[int, str]:
+    """Return what orders numbers of any length, beyond those that are worth computing with."""
+    plain = digits.lstrip("0")
+    return len(plain), plain
 
 
 def _number(digits: str) -> int:

@@ -52,6 +52,26 @@ def origin_of(request: Request) -> str:
     return public or f"{request.url.scheme}://{request.url.netloc}"
 
 
+def keyset(
+    request: Request,
+    response: Response,
+    rows: Sequence[Row],
+    page: Page,
+    key: Callable[[Row], object],
+) -> list[Row]:
+    """Return the first ``page.limit`` of ``rows`` and set an absolute next link if there are more.
+
+    For lists that SQL pages: ``rows`` begin after ``page.after``, and one more than ``page.limit``
+    was asked for, to know whether another page follows.
+    """
+    part = list(rows[: page.limit])
+    if len(rows) > page.limit:
+        url = request.url.include_query_params(limit=page.limit, after=str(key(part[-1])))
+        target = f"{origin_of(request)}{request.url.path}?{url.query}"
+        response.headers["Link"] = f'<{target}>; rel="next"'
+    return part
+
+
 def paged(
     request: Request,
     response: Response,

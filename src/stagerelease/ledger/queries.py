@@ -189,11 +189,17 @@ def reveal(work: Work, commitment: str) -> str | None:
     ).scalar_one_or_none()
 
 
-def detail(work: Work, sha256: str) -> dict[str, Any] | None:
-    """Return the detail that a leaf commits to, or None when it was erased."""
+def detail_body(work: Work, sha256: str) -> str | None:
+    """Return the very text whose SHA-256 a leaf commits to, or None when it was erased."""
     body = work.session.execute(
         select(LogDetail.body).where(LogDetail.sha256 == sha256)
     ).scalar_one_or_none()
+    return body.decode() if isinstance(body, bytes) else body
+
+
+def detail(work: Work, sha256: str) -> dict[str, Any] | None:
+    """Return the detail that a leaf commits to, or None when it was erased."""
+    body = detail_body(work, sha256)
     if body is None:
         return None
     found: dict[str, Any] = json.loads(body)["detail"]
