@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint types contracts check check-all docs bench system-packages clean
+.PHONY: help run test fmt lint types contracts check check-all check-postgres docs bench system-packages clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,12 +52,21 @@ check: lint test ## everything a change must pass before it lands
 
 # what speaks to the database over HTTP; the rest of tests/http is about bytes and forms
 HTTP_ON_POSTGRES := $(addprefix tests/http/,test_every_route.py test_hub_client.py test_hub_upload.py test_resolve.py)
+# what asks nothing of a database that differs: files, headers, documents, the CLI's faces
+NOT_ON_POSTGRES := $(addprefix --ignore=,$(wildcard tests/services/*_cli.py) $(addprefix tests/services/test_,\
+  demo_checkpoints.py documents.py evidence_import.py grants_machine.py hostile_import.py import.py \
+  ledger_tampering.py notices.py pull.py replay.py report_contents.py storage.py synthesize.py windows.py))
 
 check-all: $(VENV)/.dev ## the rest: PostgreSQL, nginx, Chromium, Go verifiers, kills, races (under 25 minutes)
-	$(BIN)/pytest -q -n 2 -m "not e2e" --db=postgres tests/services $(HTTP_ON_POSTGRES)
+	$(BIN)/pytest -q -n 2 -m "not e2e" --db=postgres tests/services $(NOT_ON_POSTGRES) $(HTTP_ON_POSTGRES)
 	$(BIN)/pytest -q -n 2 -m e2e tests/services
 	$(BIN)/pytest -q -n 2 -m e2e --db=postgres tests/services/test_races.py
-	$(BIN)/pytest -q -m e2e tests/e2e
+	$(BIN)/pytest -q -n 2 --dist loadfile -m e2e tests/e2e --ignore=tests/e2e/test_up.py --ignore=tests/e2e/test_nginx.py
+	$(BIN)/pytest -q -m e2e tests/e2e/test_nginx.py tests/e2e/test_up.py
+
+check-postgres: $(VENV)/.dev ## every test on PostgreSQL, and the mutants of the rules (nightly; an hour)
+	$(BIN)/pytest -q -n 2 --db=postgres -m "not e2e"
+	$(BIN)/pytest -q -m e2e tests/house
 
 docs: $(VENV)/.dev ## write the generated pages of docs/
 	$(BIN)/python tools/print_docs.py
@@ -65,6 +74,7 @@ docs: $(VENV)/.dev ## write the generated pages of docs/
 bench: $(VENV)/.dev ## run the benchmarks; each prints a ratio of two sides measured in one run
 	$(BIN)/python bench/authorize.py
 	$(BIN)/python bench/download.py
+	$(BIN)/python bench/governance.py
 
 system-packages: ## Debian packages that check-all needs (as root)
 	apt-get update -q

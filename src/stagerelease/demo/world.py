@@ -304,7 +304,7 @@ def invitation(data_dir: Path) -> str:
     return "\n".join(
         [
             "",
-            "Try it, in another terminal:",
+            f"Open {base}/ in a browser, or try it in another terminal:",
             "",
             "# 1. what anybody may know of",
             f"curl -s {base}/api/models",
