@@ -922,6 +922,11 @@ def upgrade() -> None:
 
     with op.batch_alter_table("agreement_version", schema=None) as batch_op:
         batch_op.add_column(sa.Column("reconsent_until", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(
+            sa.Column(
+                "needs_countersignature", sa.Boolean(), server_default=sa.false(), nullable=False
+            )
+        )
 
     with op.batch_alter_table("api_token", schema=None) as batch_op:
         batch_op.add_column(
@@ -951,6 +956,7 @@ def upgrade() -> None:
         batch_op.create_index("ix_role_assignment_ends_at", ["ends_at"], unique=False)
 
     with op.batch_alter_table("signature", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("countersign_leaf_idx", sa.BigInteger(), nullable=True))
         batch_op.add_column(sa.Column("reconsent_until", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("reconsent_warned", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("client_address", sa.String(length=64), nullable=True))
@@ -971,6 +977,7 @@ def downgrade() -> None:
         batch_op.drop_column("client_address")
         batch_op.drop_column("reconsent_warned")
         batch_op.drop_column("reconsent_until")
+        batch_op.drop_column("countersign_leaf_idx")
 
     with op.batch_alter_table("role_assignment", schema=None) as batch_op:
         batch_op.drop_index("ix_role_assignment_ends_at")
@@ -994,6 +1001,7 @@ def downgrade() -> None:
         batch_op.drop_column("end_announced_at")
 
     with op.batch_alter_table("agreement_version", schema=None) as batch_op:
+        batch_op.drop_column("needs_countersignature")
         batch_op.drop_column("reconsent_until")
 
     with op.batch_alter_table("access_request_event", schema=None) as batch_op:

@@ -90,7 +90,8 @@ TABLE: dict[str, Row] = {
     "GET /api/v1/organisations": Row(STAFF),
     "POST /api/v1/organisations": Row(OWNER, {"slug": "new", "name": "New"}),
     "POST /api/v1/organisations/{slug}/members": Row(OWNER, {"person": "victim"}),
-    "DELETE /api/v1/organisations/{slug}/members/{handle}": Row(OWNER),
+    "GET /api/v1/organisations/{slug}/members": Row(STAFF | {"other_partner"}),
+    "DELETE /api/v1/organisations/{slug}/members/{handle}": Row(OWNER | {"other_partner"}),
     "GET /api/v1/tokens": Row(KNOWN),
     "POST /api/v1/tokens": Row(OWNER, {"name": "x", "person": "robot"}),
     "DELETE /api/v1/tokens/{token_id}": Row(OWNER),
@@ -204,6 +205,7 @@ TABLE: dict[str, Row] = {
     "POST /api/v1/grants/{grant_id}/attest": Row(
         frozenset({"partner"}), {"statement": "Destroyed.", "typed_name": "A Name"}
     ),
+    "GET /api/v1/duo-codes": Row(EVERYONE),
     "GET /api/v1/agreements": Row(KNOWN),
     "POST /api/v1/agreements": Row(OFFICERS, {"slug": "new", "title": "New"}),
     "GET /api/v1/agreements/{slug}": Row(KNOWN),

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stagerelease.access import forms
 from stagerelease.access import rules as access
 from stagerelease.kernel.errors import Conflict, Invalid
-from stagerelease.partners import rules
+from stagerelease.partners import duo, rules
 from stagerelease.partners.rules import GrantStanding, GrantState
 from stagerelease.partners.texts import SHIPPED, shipped_text
 from stagerelease.releases.ladder import Plan, Stage
@@ -40,6 +41,7 @@ def exactly_active(draw) -> GrantStanding:
         withdrawn=False,
         membership_until=draw(ends),
         token_until=draw(ends),
+        reconsent_until=draw(ends),
     )
 
 
@@ -73,6 +75,10 @@ BREAKS = {
     ),
     "signature expired": lambda s, _: (replace(s, signature_state="expired"), "signature.expired"),
     "signature over": lambda s, d: (replace(s, signature_until=NOW - d), "signature.expired"),
+    "not signed again": lambda s, d: (
+        replace(s, reconsent_until=NOW - d, agreement_version_state="superseded"),
+        "agreement.changed",
+    ),
     "version draft": lambda s, _: (
         replace(s, agreement_version_state="draft"),
         "agreement.draft",
@@ -100,6 +106,7 @@ def test_a_grant_with_everything_in_order_counts_until_the_earliest_of_its_ends(
             standing.signature_until,
             standing.membership_until,
             standing.token_until,
+            standing.reconsent_until,
         )
         if end is not None
     ]
@@ -166,6 +173,9 @@ def test_a_move_that_is_not_in_the_table_is_refused(state, to):
 def test_ended_signatures_and_retired_versions_stay_so():
     assert rules.SIGNATURE_MOVES[rules.SignatureState.TERMINATED] == frozenset()
     assert rules.SIGNATURE_MOVES[rules.SignatureState.SUPERSEDED] == frozenset()
+    assert rules.SIGNATURE_MOVES[rules.SignatureState.PENDING] == {
+        *("in_force", "superseded", "terminated", "expired")
+    }
     assert rules.VERSION_MOVES[rules.VersionState.RETIRED] == frozenset()
     assert rules.VERSION_MOVES[rules.VersionState.DRAFT] == {rules.VersionState.IN_FORCE}
 
@@ -309,3 +319,33 @@ def test_answers_beyond_the_limits_are_refused(answers):
 def test_answers_at_the_limits_are_kept():
     answers = {f"{n:0100}": "é" * 2000 for n in range(20)}
     assert access.check_answers(answers) == answers
+
+
+# --- Data Use Ontology codes ---------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(sorted(duo.DUO_CODES)), max_size=duo.MAX_CODES))
+def test_known_codes_pass_in_order_unless_two_contradict(codes):
+    contradicting = any(pair <= set(codes) for pair in duo.CONTRADICTIONS)
+    if contradicting:
+        with pytest.raises(Invalid):
+            duo.check_duo(codes)
+        return
+    assert duo.check_duo(codes) == sorted(set(codes))
+    assert [one.code for one in duo.uses(sorted(set(codes)))] == sorted(set(codes))
+
+
+@pytest.mark.parametrize("codes", [["NCX"], ["ncu"], ["NCU", ""], ["NCU"] * 21, ["NRES", "NCU"]])
+def test_codes_that_are_unknown_too_many_or_contradict_are_refused(codes):
+    with pytest.raises(Invalid) as caught:
+        duo.check_duo(codes)
+    assert caught.value.reason == "agreement.duo"
+
+
+def test_each_code_has_a_term_of_its_own_and_the_ones_we_ask_for_are_there():
+    terms = [one.term for one in duo.DUO_CODES.values()]
+    assert len(set(terms)) == len(terms) == 23
+    ncu = duo.DUO_CODES["NCU"]
+    assert (ncu.term, ncu.label, ncu.modifier) == ("DUO:0000046", "non-commercial use only", True)
+    for code, (term, label) in forms.DUO.items():  # what applicants choose from is the same table
+        assert (duo.DUO_CODES[code].term, duo.DUO_CODES[code].label) == (term, label)

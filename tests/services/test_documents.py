@@ -6,6 +6,8 @@ import base64
 import hashlib
 import io
 import json
+import re
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -14,11 +16,12 @@ from make_partners import database_url, partnered, world
 from pypdf import PdfReader
 
 from logbook import SIGNER, sign
-from stagerelease.kernel.errors import NotFound
+from stagerelease.kernel.errors import NotFound, Unavailable
 from stagerelease.ledger import merkle, notes
 from stagerelease.partners import service
 from stagerelease.partners.documents import blocks_of
 from stagerelease.partners.texts import SHIPPED, shipped_text
+from stagerelease.partners.typesetting import typeset
 
 __all__ = ["database_url", "partnered", "world"]  # fixtures
 HOSTILE = '#set page(fill: red) $x^2$ *bold* <label> @ref \\ "quoted" #import "x"'
@@ -61,6 +64,48 @@ def test_hostile_words_are_words_on_paper(world):
     with world.begin("olga", read_only=True) as work:
         content = service.version_pdf(work, "model-sharing", 2).content
     assert words_of(content).count("#set page(fill: red)") >= 2
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("李明", "[U+674E][U+660E]"),
+        ("Ω Żółć Дмитрий", "Ω Żółć Дмитрий"),
+        ("Ann \U0001f600", "Ann [U+1F600]"),
+    ],
+)
+def test_a_name_that_the_typeface_lacks_is_spelled_out_not_left_blank(world, typed, shown):
+    content = document(world, "ann", signed(world, typed_name=typed).id).content
+    words = words_of(content)
+    assert shown in words
+    assert ("Unicode number" in words) == ("[U+" in shown)
+
+
+def test_what_turns_the_order_of_a_text_is_spelled_out_and_not_obeyed(world):
+    world.redraft("model-sharing", text="You \u202etlahs\u202c not pay. x\ue000y")
+    with world.begin("olga", read_only=True) as work:
+        words = words_of(service.version_pdf(work, "model-sharing", 2).content)
+    assert "You [U+202E]tlahs[U+202C] not pay. x[U+E000]y" in words
+    assert "Unicode number" in words
+
+
+def test_a_typesetter_that_refuses_is_said_and_not_hidden():
+    with pytest.raises(Unavailable) as caught:
+        typeset(b'#panic("no")', {}, datetime(2026, 1, 1, tzinfo=UTC))
+    assert caught.value.reason == "document.typeset"
+
+
+def test_a_document_is_an_archive_file_that_can_be_read_aloud(world):
+    row = signed(world)
+    found = document(world, "ann", row.id)
+    root = PdfReader(io.BytesIO(found.content)).trailer["/Root"]
+    assert root["/MarkInfo"]["/Marked"]
+    assert root["/Lang"] == "en"
+    assert "/StructTreeRoot" in root
+    told = root["/Metadata"].get_data()
+    assert b"<pdfaid:part>2</pdfaid:part>" in told
+    assert b"<pdfaid:conformance>A</pdfaid:conformance>" in told
+    assert not re.search(rb"/(JavaScript|Launch|URI|EmbeddedFile)\b", found.content)
 
 
 def test_both_sides_keep_theirs_after_the_end_and_nobody_else(world):

@@ -147,3 +147,39 @@ def test_an_acceptance_and_a_rejection_at_once_leave_one_truth(world):
     else:
         assert row.status is Status.REJECTED
         assert states in ([], ["revoked"])
+
+
+def test_a_late_countersignature_and_a_newer_signature_leave_one_in_force(world):
+    with world.begin("olga") as work:
+        row = service.draft_version(
+            work, agreement="model-sharing", text="Both sign.", needs_countersignature=True
+        )
+        service.publish_version(work, row.id)
+    waiting = world.sign("ann", "model-sharing", organisation="lab-a")
+    world.redraft("model-sharing", text="Newer.")
+    with world.begin("ann", read_only=True) as work:
+        newer = queries.find_in_force(work, "model-sharing")
+    assert newer is not None
+    declared = {"authorised_to_bind": True, "consents_electronically": True}
+
+    def sign(work):
+        return service.sign(
+            work,
+            version_id=newer.id,
+            text_sha256=newer.text_sha256,
+            typed_name="Ann",
+            typed_title="Head",
+            organisation="lab-a",
+            **declared,
+        )
+
+    results = at_once(
+        by(world, "otto", lambda work: service.countersign(work, waiting.id)),
+        by(world, "ann", sign),
+    )
+    assert not isinstance(results[1], DomainError)
+    assert [r.reason for r in refusals(results)] in ([], ["signature.superseded"])
+    with world.works.begin(read_only=True) as work:
+        rows = queries.list_signatures(work, organisation_ids=[waiting.organisation_id])
+    assert [(r.version, r.state) for r in rows if r.state == "in_force"] == [(3, "in_force")]
+    assert {r.state for r in rows} == {"in_force", "superseded"}

@@ -165,6 +165,8 @@ def test_letting_in_again_after_a_revocation_takes_two(world):
     for who, wrong in (("olga", Conflict), ("sam", Forbidden), ("mia", Forbidden)):
         with pytest.raises(wrong), world.begin(who) as work:
             service.consent_to_grant(work, again.id)
+    with pytest.raises(Conflict), world.begin("otto") as work:
+        service.resume_grant(work, again.id)  # it was never suspended
     with world.begin("otto") as work:
         assert service.consent_to_grant(work, again.id).state == "active"
     assert allowed(world, "ann") == (True, "grant")

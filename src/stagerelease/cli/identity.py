@@ -101,12 +101,28 @@ def add_member(
         box.out.say(f"{handle} is on the roster of {slug} as {role}.")
 
 
+@organisation.command("roster")
+def roster(
+    slug: str,
+    at: Annotated[str | None, typer.Option(help="At this instant (UTC); now if left out.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every line there ever was.")] = False,
+) -> None:
+    """Show who is on the roster, now or at an instant."""
+    with opened() as box, box.works.begin(box.actor, read_only=True) as work:
+        rows = service.list_roster(work, slug, at=instant(at), everything=everything)
+        box.out.show(rows, columns=["handle", "role", "starts_at", "ends_at", "current"])
+
+
 @organisation.command("end-member")
-def end_member(slug: str, handle: str) -> None:
+def end_member(
+    slug: str,
+    handle: str,
+    at: Annotated[str | None, typer.Option(help="At this instant (UTC); now if left out.")] = None,
+) -> None:
     """Take a person off the roster."""
     with opened() as box, box.works.begin(box.actor) as work:
-        service.end_membership(work, organisation=slug, person=handle)
-        box.out.say(f"{handle} is off the roster of {slug}.")
+        service.end_membership(work, organisation=slug, person=handle, at=instant(at))
+        box.out.say(f"{handle} is off the roster of {slug}{f' from {at}' if at else ''}.")
 
 
 @token.command("create")

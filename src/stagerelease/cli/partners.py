@@ -61,12 +61,20 @@ def agreement_draft(
     ] = None,
     duo: Annotated[list[str] | None, typer.Option(help="DUO code, e.g. NCU; repeatable.")] = None,
     minor: Annotated[bool, typer.Option("--minor", help="Changes nothing of substance.")] = False,
+    countersigned: Annotated[
+        bool, typer.Option("--countersigned", help="Counts once the publisher has signed too.")
+    ] = False,
 ) -> None:
     """Draft the next version, from a file or from a shipped template."""
     text = _draft_text(file, shipped)
     with opened() as box, box.works.begin(box.actor) as work:
         row = service.draft_version(
-            work, agreement=slug, text=text, duo_codes=duo or [], material=not minor
+            work,
+            agreement=slug,
+            text=text,
+            duo_codes=duo or [],
+            material=not minor,
+            needs_countersignature=countersigned,
         )
         box.out.show(row)
 
@@ -106,6 +114,26 @@ def agreement_publish(
                 f"{len(outdated)} signature(s) on older versions count until "
                 f"{iso(row.reconsent_until)}; those parties are told to sign again."
             )
+
+
+@agreement.command("duo")
+def agreement_duo() -> None:
+    """List the Data Use Ontology codes that an agreement can carry."""
+    with opened() as box:
+        box.out.show(list(service.DUO_CODES.values()), columns=["code", "term", "label", "meaning"])
+
+
+@agreement.command("pdf")
+def agreement_pdf(
+    slug: str,
+    version: Annotated[int | None, typer.Argument(help="The one in force, if left out.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Where to write it.")] = None,
+) -> None:
+    """Write a version of an agreement as PDF."""
+    with opened() as box:
+        with box.works.begin(box.actor, read_only=True) as work:
+            document = service.version_pdf(work, slug, version)
+        _write(box, document, output)
 
 
 @agreement.command("diff")
@@ -220,7 +248,7 @@ def signature_list() -> None:
 
 @signature.command("countersign")
 def signature_countersign(signature_id: str) -> None:
-    """Sign for the publisher beside a signature in force."""
+    """Sign for the publisher; a signature that waited for this is in force from now on."""
     with opened() as box, box.works.begin(box.actor) as work:
         box.out.show(service.countersign(work, signature_id), columns=SIGNATURE_COLUMNS)
 

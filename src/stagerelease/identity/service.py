@@ -11,6 +11,9 @@ from sqlalchemy import or_, select, update
 
 from stagerelease.db.work import Work
 from stagerelease.identity import queries
+from stagerelease.identity.rosters import RosterRow as RosterRow
+from stagerelease.identity.rosters import end_membership as end_membership
+from stagerelease.identity.rosters import list_roster as list_roster
 from stagerelease.identity.rules import (
     SCOPES,
     Permission,
@@ -143,31 +146,6 @@ def add_member(
         detail={"organisation": organisation_row.id, "person": person_row.id, "role": role},
     )
     return membership
-
-
-def end_membership(work: Work, *, organisation: str, person: str) -> None:
-    """Take a person off an organisation's roster now."""
-    require(work.actor, Permission.PEOPLE_MANAGE)
-    organisation_id = queries.load_organisation(work, organisation).id
-    person_id = queries.load_person(work, person).id
-    changed = work.session.execute(
-        update(Membership)
-        .where(
-            Membership.organisation_id == organisation_id,
-            Membership.person_id == person_id,
-            or_(Membership.ends_at.is_(None), Membership.ends_at > work.now),
-        )
-        .values(ends_at=work.now, end_announced_at=work.now)
-        .returning(Membership.id)
-    ).all()
-    if not changed:
-        raise NotFound("They are not on that roster now.", reason="membership.unknown")
-    ledger.append(
-        work,
-        type="membership.ended",
-        subject=f"membership:{changed[0].id}",
-        detail={"organisation": organisation_id, "person": person_id},
-    )
 
 
 def assign_role(

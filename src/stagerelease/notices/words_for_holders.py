@@ -64,8 +64,8 @@ WORDS: Mapping[str, Words] = {
     "signature.signed": Words(
         "legal",
         "Signed: {agreement}, version {version}",
-        "{typed_name} signed '{agreement}', version {version}. The signed document and its receipt "
-        "can be fetched at any time.",
+        "{typed_name} signed '{agreement}', version {version}. {effect} The signed document and "
+        "its receipt can be fetched at any time.",
         SIGNER,
         "Keep the receipt.",
         "{link_path}",
@@ -73,7 +73,7 @@ WORDS: Mapping[str, Words] = {
     "signature.countersigned": Words(
         "legal",
         "Countersigned: {agreement}",
-        "The publisher countersigned '{agreement}', version {version}.",
+        "The publisher countersigned '{agreement}', version {version}. {effect}",
         SIGNER,
         "Nothing; the document now carries both.",
     ),

@@ -15,12 +15,12 @@ from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import amending, queries
 from stagerelease.partners.amending import Amendment
+from stagerelease.partners.duo import check_duo
 from stagerelease.partners.moving import require_known, suspend_for_terms
 from stagerelease.partners.queries import AgreementRow, AgreementVersionRow, SignatureRow
 from stagerelease.partners.rules import (
     VERSION_MOVES,
     VersionState,
-    check_duo,
     check_slug,
     normal_text,
     text_sha256,
@@ -63,15 +63,19 @@ def draft_version(
     text: str,
     duo_codes: Sequence[str] = (),
     material: bool = True,
+    needs_countersignature: bool = False,
 ) -> AgreementVersionRow:
     """Write the next version of an agreement; nobody can sign it before it is published.
 
     ``material`` says that it changes something of substance, so that signatures on older versions
-    are reported as outdated once it is in force. The text is kept as ``rules.normal_text`` has it.
+    are to be renewed once it is in force. With ``needs_countersignature`` a signature on it is
+    pending until somebody signs for the publisher too. The text is kept as ``rules.normal_text``
+    has it.
 
     Raises:
         NotFound: there is no such agreement.
-        Conflict: the text is that of the version in force.
+        Conflict: text, codes and countersignature are those of the version in force.
+        Invalid: the text or a Data Use Ontology code is malformed.
     """
     require(work.actor, Permission.AGREEMENT_PUBLISH)
     text = normal_text(text)
@@ -79,7 +83,12 @@ def draft_version(
     codes = check_duo(duo_codes)
     parent = _lock_agreement(work, agreement)
     current = queries.find_in_force(work, agreement)
-    if current is not None and current.text_sha256 == digest:
+    asked = (digest, tuple(codes), needs_countersignature)
+    if current is not None and asked == (
+        current.text_sha256,
+        current.duo_codes,
+        current.needs_countersignature,
+    ):
         raise Conflict(
             f"Version {current.version}, which is in force, has exactly this text.",
             reason="agreement.unchanged",
@@ -95,6 +104,7 @@ def draft_version(
         text_sha256=digest,
         state=VersionState.DRAFT,
         material=material,
+        needs_countersignature=needs_countersignature,
         duo_codes=codes,
         created_at=work.now,
     )
@@ -128,6 +138,7 @@ def _log(work: Work, version: AgreementVersion, event: str, *, before: str | Non
             "text_sha256": version.text_sha256,
             "material": version.material,
             "duo_codes": list(version.duo_codes),
+            "needs_countersignature": version.needs_countersignature,
             "reconsent_until": iso(version.reconsent_until) if version.reconsent_until else None,
         },
     )

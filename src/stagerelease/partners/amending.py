@@ -23,6 +23,7 @@ from stagerelease.partners import queries
 from stagerelease.partners.moving import suspend_all
 from stagerelease.partners.renewing import word_changes
 from stagerelease.partners.rules import (
+    LASTING,
     LONGEST_RECONSENT,
     RECONSENT_WITHIN,
     GrantState,
@@ -91,7 +92,9 @@ def deadline_of(material: bool, asked: datetime | None, now: datetime) -> dateti
 
 
 def outdate(work: Work, version: AgreementVersion) -> list[Signature]:
-    """Write the deadline of ``version`` on every signature in force on an older one; return them.
+    """Write the deadline of ``version`` on every signature on an older one; return them.
+
+    Those in force, and those that wait for their countersignature: it would come too late after.
 
     A deadline that a signature has already stays if it is sooner.
     """
@@ -101,7 +104,7 @@ def outdate(work: Work, version: AgreementVersion) -> list[Signature]:
         .where(
             AgreementVersion.agreement_id == version.agreement_id,
             AgreementVersion.version < version.version,
-            Signature.state == SignatureState.IN_FORCE,
+            Signature.state.in_(LASTING),
         )
         .order_by(Signature.id)
         .with_for_update(of=Signature, key_share=True)

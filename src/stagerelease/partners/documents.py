@@ -6,14 +6,12 @@ as typesetting markup. The same input gives the same bytes: dates come from the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.resources import files
 from typing import Any
 
-import typst
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -23,8 +21,10 @@ from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Unavailable
 from stagerelease.partners import queries
 from stagerelease.partners.agreements import show_version
+from stagerelease.partners.duo import uses
 from stagerelease.partners.queries import AgreementVersionRow, SignatureRow
 from stagerelease.partners.signatures import show_signature
+from stagerelease.partners.typesetting import typeset
 
 NOTE = (
     "This page was made by the service that keeps the signature. Its receipt holds the record, its "
@@ -65,15 +65,18 @@ def signed_pdf(work: Work, signature_id: str) -> Document:
     if version is None:
         raise Unavailable("The signed text is missing from the database.", reason="agreement.lost")
     text = queries.text_of(work, version.id)
-    content = _typeset(version, text, _page(work, row), row.countersigned_at or row.signed_at)
+    last = row.countersigned_at or row.signed_at
+    content = _typeset(version, text, _page(work, row, version), last)
     return Document(f"{row.agreement}-{row.version}-{row.id}.pdf", content)
 
 
-def _page(work: Work, row: SignatureRow) -> dict[str, str]:
+def _page(work: Work, row: SignatureRow, version: AgreementVersionRow) -> dict[str, str]:
     signer = people.load_person(work, row.person_id)
     shown = {
         "Agreement": f"{row.agreement}, version {row.version}",
         "SHA-256 of the text": row.text_sha256,
+        "Uses": "; ".join(f"{one.label} ({one.code})" for one in uses(version.duo_codes))
+        or "as the text says",
         "Signed for": people.load_organisation(work, row.organisation_id).name
         if row.organisation_id
         else "the signer",
@@ -89,7 +92,13 @@ def _page(work: Work, row: SignatureRow) -> dict[str, str]:
     }
     if row.countersigned_by is not None and row.countersigned_at is not None:
         by = people.load_person(work, row.countersigned_by)
-        shown["Countersigned"] = f"for the publisher by {by.handle}, {iso(row.countersigned_at)}"
+        shown["Countersigned"] = (
+            f"for the publisher by {by.handle}, {iso(row.countersigned_at)} (UTC)"
+        )
+        if row.countersign_leaf_idx is not None:
+            shown["Log entry of that"] = f"#{row.countersign_leaf_idx}"
+    elif version.needs_countersignature:
+        shown["Countersigned"] = "Not yet. The agreement is not in force without it."
     return shown
 
 
@@ -105,22 +114,7 @@ def _typeset(
         "note": NOTE,
     }
     template = files("stagerelease.partners").joinpath("templates", "agreement.typ").read_bytes()
-    try:
-        made = typst.compile(
-            template,
-            format="pdf",
-            sys_inputs={"data": json.dumps(data, ensure_ascii=False)},
-            ignore_system_fonts=True,
-            timestamp=int(at.timestamp()),
-        )
-    except (RuntimeError, OSError) as error:
-        raise Unavailable(
-            "The document could not be typeset; its text and receipt can still be fetched.",
-            reason="document.typeset",
-        ) from error
-    if not isinstance(made, bytes):
-        raise TypeError("the typesetter gave no single file")
-    return made
+    return typeset(template, data, at)
 
 
 # --- Markdown as data ----------------------------------------------------------------------------

@@ -32,6 +32,7 @@ _VERSION: Select[*tuple[Any, ...]] = select(
     AgreementVersion.created_at,
     AgreementVersion.leaf_idx,
     AgreementVersion.reconsent_until,
+    AgreementVersion.needs_countersignature,
 ).join(Agreement, Agreement.id == AgreementVersion.agreement_id)
 
 
@@ -128,6 +129,7 @@ _SIGNATURE: Select[*tuple[Any, ...]] = (
         Signature.ended_at,
         Signature.leaf_idx,
         Signature.reconsent_until,
+        Signature.countersign_leaf_idx,
     )
     .join(AgreementVersion, AgreementVersion.id == Signature.agreement_version_id)
     .join(Agreement, Agreement.id == AgreementVersion.agreement_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from typing import Any
 
 from stagerelease.db.work import Work
 from stagerelease.kernel.canonical import canonical
@@ -24,16 +25,13 @@ def signature_receipt(work: Work, signature_id: str, *, vkey: str) -> Document:
     """Return the receipt of a signature to both sides, also after its end.
 
     ``vkey`` is the log's verifier key (C2SP signed-note), so that the file can be checked alone.
+    A countersignature comes with its own record, log entry and proof.
 
     Raises:
-        NotFound: there is no such signature, or its log entry is not under a signed checkpoint yet.
+        NotFound: there is no such signature, or a log entry is not under a signed checkpoint yet.
     """
     row = show_signature(work, signature_id)
-    entry = ledger.entry(work, row.leaf_idx)
-    detail = ledger.detail_body(work, entry.leaf["detail_sha256"])
-    if detail is None:
-        raise NotFound("The record was erased.", reason="signature.erased")
-    receipt = {
+    receipt: dict[str, Any] = {
         "format": FORMAT,
         "signature": {
             "id": row.id,
@@ -43,11 +41,24 @@ def signature_receipt(work: Work, signature_id: str, *, vkey: str) -> Document:
             "signed_at": iso(row.signed_at),
             "state": row.state,
         },
-        "detail": detail,
-        "leaf": base64.b64encode(entry.body).decode(),
-        "leaf_idx": row.leaf_idx,
-        "proof": ledger.prove(work, row.leaf_idx),
+        **_entered(work, row.leaf_idx),
         "vkey": vkey,
     }
-    json.loads(detail)  # what is handed out can be read
+    if row.countersign_leaf_idx is not None:
+        receipt["countersignature"] = _entered(work, row.countersign_leaf_idx)
     return Document(f"receipt-{row.id}.json", canonical(receipt))
+
+
+def _entered(work: Work, leaf_idx: int) -> dict[str, Any]:
+    """Return a log entry with the record it commits to, and its proof."""
+    entry = ledger.entry(work, leaf_idx)
+    detail = ledger.detail_body(work, entry.leaf["detail_sha256"])
+    if detail is None:
+        raise NotFound("The record was erased.", reason="signature.erased")
+    json.loads(detail)  # what is handed out can be read
+    return {
+        "detail": detail,
+        "leaf": base64.b64encode(entry.body).decode(),
+        "leaf_idx": leaf_idx,
+        "proof": ledger.prove(work, leaf_idx),
+    }

@@ -34,6 +34,7 @@ class AgreementVersionRow:
     created_at: datetime
     leaf_idx: int | None
     reconsent_until: datetime | None = None
+    needs_countersignature: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class SignatureRow:
     ended_at: datetime | None
     leaf_idx: int
     reconsent_until: datetime | None = None
+    countersign_leaf_idx: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ answer with its reason and its end comes out. It never looks anything up.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,7 +33,6 @@ MAX_AGREEMENT = 200_000
 ORGANISATIONS, PEOPLE = "organisations", "people"
 
 _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")  # what a plan can name
-_DUO = re.compile(r"[A-Z][A-Z0-9-]{1,15}\Z")
 
 
 class VersionState(StrEnum):
@@ -46,7 +45,7 @@ class VersionState(StrEnum):
 
 
 class SignatureState(StrEnum):
-    """Where a signature is. Signing takes effect at once, so ``pending`` is never stored now."""
+    """Where a signature is; ``pending`` while it waits for a countersignature."""
 
     PENDING = "pending"
     IN_FORCE = "in_force"
@@ -85,7 +84,7 @@ VERSION_MOVES: Mapping[VersionState, frozenset[VersionState]] = MappingProxyType
 )
 SIGNATURE_MOVES: Mapping[SignatureState, frozenset[SignatureState]] = MappingProxyType(
     {
-        S.PENDING: frozenset({S.IN_FORCE, S.TERMINATED, S.EXPIRED}),
+        S.PENDING: frozenset({S.IN_FORCE, S.SUPERSEDED, S.TERMINATED, S.EXPIRED}),
         S.IN_FORCE: frozenset({S.SUPERSEDED, S.TERMINATED, S.EXPIRED}),
         S.SUPERSEDED: frozenset(),
         S.TERMINATED: frozenset(),
@@ -103,6 +102,9 @@ GRANT_MOVES: Mapping[GrantState, frozenset[GrantState]] = MappingProxyType(
 )
 LIVE = frozenset({G.PENDING, G.ACTIVE, G.SUSPENDED})
 """States from which a grant may still deliver, now or after somebody's decision."""
+
+LASTING = (SignatureState.PENDING, SignatureState.IN_FORCE)
+"""States from which a signature can still end by its date."""
 
 ACCEPTED_VERSIONS = frozenset({V.IN_FORCE, V.SUPERSEDED})
 """A version that was superseded binds those who signed it until it is retired."""
@@ -196,7 +198,7 @@ _SUSPENSIONS: Mapping[str | None, str] = MappingProxyType(
 )
 _SIGNATURES: Mapping[str, str] = MappingProxyType(
     {
-        S.PENDING: "The signature your grant rests on is not in force yet.",
+        S.PENDING: "The signature your grant rests on waits for its countersignature.",
         S.SUPERSEDED: "The signature your grant rests on was replaced by a newer one.",
         S.TERMINATED: "The signature your grant rests on was terminated.",
         S.EXPIRED: "The signature your grant rests on has ended.",
@@ -337,20 +339,6 @@ def check_slug(slug: str) -> str:
             reason="agreement.slug",
         )
     return slug
-
-
-def check_duo(codes: Sequence[str]) -> list[str]:
-    """Return Data Use Ontology codes (such as NCU) in order.
-
-    Raises:
-        Invalid: one is not shaped like a code, or there are more than 20.
-    """
-    if len(codes) > 20 or not all(_DUO.match(code) for code in codes):
-        raise Invalid(
-            "Data Use Ontology codes are capital letters, digits and '-', such as NCU; at most 20.",
-            reason="agreement.duo",
-        )
-    return sorted(set(codes))
 
 
 def normal_text(text: str) -> str:

@@ -19,6 +19,7 @@ from stagerelease.partners.agreements import (
     show_version,
 )
 from stagerelease.partners.documents import Document, signed_pdf, version_pdf
+from stagerelease.partners.duo import DUO_CODES
 from stagerelease.partners.granting import Grantee, consent_to_grant, issue_grant
 from stagerelease.partners.holding import holders_report
 from stagerelease.partners.moving import standing_of
@@ -46,6 +47,7 @@ from stagerelease.partners.sweeping import sweep_due, sweep_expired
 from stagerelease.partners.warning import warn_of_ends, warnings_due
 
 __all__ = [
+    "DUO_CODES",
     "Document",
     "GrantPage",
     "Grantee",

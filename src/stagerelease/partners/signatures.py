@@ -12,9 +12,15 @@ from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Conflict, Forbidden, NotFound
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries
+from stagerelease.partners.effect import (
+    bring_in_force,
+    lock_affected,
+    lock_party,
+    lock_version_state,
+)
 from stagerelease.partners.moving import require_known, suspend_for_terms
 from stagerelease.partners.queries import SignatureRow
-from stagerelease.partners.rules import SIGNATURE_MOVES, SignatureState
+from stagerelease.partners.rules import ACCEPTED_VERSIONS, SIGNATURE_MOVES, SignatureState
 from stagerelease.partners.tables import Signature
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.rules import check_text
@@ -24,6 +30,14 @@ def counts(work: Work, signature: Signature) -> bool:
     """Tell whether a signature is in force now."""
     return signature.state == SignatureState.IN_FORCE and (
         signature.valid_until is None or signature.valid_until > work.now
+    )
+
+
+def awaits_countersignature(work: Work, signature: Signature) -> bool:
+    """Tell whether a countersignature given now would bring a signature in force."""
+    ends = (signature.valid_until, signature.reconsent_until)
+    return signature.state == SignatureState.PENDING and all(
+        end is None or end > work.now for end in ends
     )
 
 
@@ -88,12 +102,15 @@ def _lock(work: Work, signature_id: str) -> Signature:
 
 
 def countersign(work: Work, signature_id: str) -> SignatureRow:
-    """Sign for the publisher beside a signature in force.
+    """Sign for the publisher beside a signature in force, or bring a pending one in force by it.
+
+    A pending one takes the place of the party's older signatures (``effect.bring_in_force``).
 
     Raises:
         NotFound: there is none, or the caller may not know of it.
         Forbidden: not a human, or the signer themselves or of the same organisation.
-        Conflict: it is not in force, or countersigned already.
+        Conflict: it has ended, its time to be signed again is over, its version is not accepted any
+            more, or it is countersigned already.
     """
     row = show_signature(work, signature_id)
     require(work.actor, Permission.AGREEMENT_PUBLISH)
@@ -104,26 +121,71 @@ def countersign(work: Work, signature_id: str) -> SignatureRow:
             reason="signature.both-sides",
             next_step="Ask another access officer.",
         )
-    signature = _lock(work, row.id)
-    if not counts(work, signature):
-        raise Conflict(
-            f"The signature is {signature.state}; only one in force is countersigned.",
-            reason=f"signature.{signature.state}",
-        )
+    version = queries.find_version(work, row.agreement_version_id)
+    if version is None:
+        raise NotFound("There is no such agreement version.", reason="agreement.unknown")
+    state = lock_version_state(work, version.id)
+    party = lock_party(work, version, _peek(work, row.id))
+    signature = next(one for one in party if one.id == row.id)
+    _check_countersignable(work, signature, state)
+    begins = signature.state == SignatureState.PENDING
+    older = [one for one in party if one.id != row.id] if begins else []
+    grants = lock_affected(work, version, signature, older) if begins else []
+    _countersign(work, signature, me)
+    if begins:
+        bring_in_force(work, signature, older, grants)
+    effect = "It is in force now." if begins else "It was in force before."
+    _tell(work, signature, "countersigned", effect=effect)
+    work.session.flush()  # the row returned is read back
+    return load_signature(work, row.id)
+
+
+def _peek(work: Work, signature_id: str) -> Signature:
+    """Return a signature that is known to exist, for the ids in it that never change."""
+    return work.session.get_one(Signature, signature_id)
+
+
+def _check_countersignable(work: Work, signature: Signature, version_state: str) -> None:
     if signature.countersigned_at is not None:
         raise Conflict("It is countersigned already.", reason="signature.countersigned")
+    if counts(work, signature):
+        return
+    again = "Ask the party to sign the version in force."
+    if signature.state != SignatureState.PENDING:
+        raise Conflict(
+            f"The signature is {signature.state}; it is not countersigned any more.",
+            reason=f"signature.{signature.state}",
+            next_step=again,
+        )
+    if version_state not in ACCEPTED_VERSIONS or not awaits_countersignature(work, signature):
+        raise Conflict(
+            "The signature waited too long: it has ended, or its text is not accepted any more.",
+            reason="signature.late",
+            next_step=again,
+        )
+
+
+def _countersign(work: Work, signature: Signature, me: str) -> None:
+    before = signature.state
+    signature.state = SignatureState.IN_FORCE
     signature.countersigned_by = me
     signature.countersigned_at = work.now
-    ledger.append(
+    work.session.flush()  # a lost race shows before the log is locked
+    signature.countersign_leaf_idx = ledger.append(
         work,
         type="signature.countersigned",
         subject=f"signature:{signature.id}",
-        prev_state=signature.state,
+        prev_state=before,
         new_state=signature.state,
-        detail={"person": me, "text_sha256": signature.text_sha256, "token": work.actor.token_id},
+        detail={
+            "signature": signature.id,
+            "person": me,
+            "text_sha256": signature.text_sha256,
+            "signed_leaf": signature.leaf_idx,
+            "token": work.actor.token_id,
+            "countersigned_at": iso(work.now),
+        },
     )
-    _tell(work, signature, "countersigned")
-    return load_signature(work, row.id)
 
 
 def terminate_signature(work: Work, signature_id: str, reason: str) -> SignatureRow:

@@ -1,15 +1,14 @@
-"""Signs the text that was read, for oneself or for an organisation; and moves what rests on it.
+"""Signs the text that was read, for oneself or for an organisation.
 
-A signature is in force as soon as it is made; a countersignature is recorded beside it. What makes
-it evidence (who, how signed in, when, which text) is in the log entry's detail; from where is kept
-on the private side only.
+A signature is in force as soon as it is made, unless its text asks for a countersignature: then it
+is pending, and nothing rests on it until that is given (``signatures``). What makes it evidence
+(who, how signed in, when, which text) is in the log entry's detail; from where is kept on the
+private side only.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-
-from sqlalchemy import ColumnElement, and_, select
 
 from stagerelease.db.work import Work
 from stagerelease.identity.queries import load_organisation, memberships_now
@@ -20,19 +19,16 @@ from stagerelease.kernel.errors import Conflict, FieldError, Forbidden, Invalid,
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries
-from stagerelease.partners.granting import activate_pending
-from stagerelease.partners.moving import lock_grants, move, note
-from stagerelease.partners.queries import AgreementVersionRow, SignatureRow
-from stagerelease.partners.rules import (
-    LIVE,
-    GrantState,
-    SignatureState,
-    Suspension,
-    VersionState,
-    address_sha256,
+from stagerelease.partners.effect import (
+    bring_in_force,
+    lock_affected,
+    lock_party,
+    lock_version_state,
 )
-from stagerelease.partners.signatures import counts, load_signature
-from stagerelease.partners.tables import AgreementVersion, Grant, Signature
+from stagerelease.partners.queries import AgreementVersionRow, SignatureRow
+from stagerelease.partners.rules import SignatureState, VersionState, address_sha256
+from stagerelease.partners.signatures import awaits_countersignature, counts, load_signature
+from stagerelease.partners.tables import Signature
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.queries import storable
 from stagerelease.releases.rules import check_text
@@ -75,11 +71,7 @@ def _lock_signable(work: Work, version_id: str, seen_sha256: str) -> AgreementVe
     row = queries.find_version(work, version_id)
     if row is None or row.state == VersionState.DRAFT:
         raise NotFound(f"There is no agreement version {version_id!r}.", reason="agreement.unknown")
-    state = work.session.execute(
-        select(AgreementVersion.state)
-        .where(AgreementVersion.id == row.id)
-        .with_for_update(key_share=True)  # two signatures of one party come one after the other
-    ).scalar_one()
+    state = lock_version_state(work, row.id)
     again = "Read the version in force and sign that."
     if state != VersionState.IN_FORCE:
         raise Stale(
@@ -130,20 +122,20 @@ def sign(
     client_address: str | None = None,
     user_agent: str | None = None,
 ) -> SignatureRow:
-    """Sign the version in force, for ``organisation`` or for oneself; it is in force at once.
+    """Sign the version in force, for ``organisation`` or for oneself.
 
-    ``text_sha256`` is that of the text the signer read. The party's older signature on the same
-    agreement is superseded, and grants that rest on it rest on this one from now on. Those that
-    were suspended because the new version was not signed in time count again, and those that only
-    waited for this signature begin; others that are suspended stay so. ``client_address`` and
-    ``user_agent`` are kept on the private side; the log commits to a hash of the address.
+    ``text_sha256`` is that of the text the signer read. The signature is in force at once, and what
+    rested on the party's older one rests on it (``effect.bring_in_force``); where the version needs
+    a countersignature it is pending, and the older one goes on counting until that is given.
+    ``client_address`` and ``user_agent`` are kept on the private side; the log commits to a hash of
+    the address.
 
     Raises:
         Forbidden: not a human, or on the roster without administering it.
         NotFound: no such version or organisation that the caller may know of.
         Stale: the text was not the one read, or is not in force any more.
         Invalid: a declaration is missing, or a name or date is malformed.
-        Conflict: this party's signature on this version is in force already.
+        Conflict: this party's signature on this version is in force, or waits, already.
     """
     require(work.actor, Permission.AGREEMENT_SIGN)
     me = accountable(work, "sign an agreement")
@@ -166,71 +158,42 @@ def sign(
         consents_electronically=True,
         text_sha256=version.text_sha256,
         method=method,
-        state=SignatureState.IN_FORCE,
+        state=SignatureState.PENDING if version.needs_countersignature else SignatureState.IN_FORCE,
         signed_at=work.now,
         valid_until=valid_until,
         client_address=client_address[:64] if client_address else None,
         user_agent=user_agent[:300] if user_agent else None,
     )
-    _take_effect(work, signature, version, client_address)
+    _enter(work, signature, version, client_address)
     return load_signature(work, signature.id)
 
 
-def _take_effect(
+def _enter(
     work: Work, signature: Signature, version: AgreementVersionRow, client_address: str | None
 ) -> None:
-    """Record a new signature in place of the party's older ones; move what rested on those.
+    """Record a new signature and, unless it waits for its countersignature, bring it in force.
 
     Raises:
-        Conflict: this party's signature on this version is in force already.
+        Conflict: this party has signed this version already, and that is in force or waits.
     """
-    older = _lock_party(work, version, signature)
-    if any(s.agreement_version_id == version.id and counts(work, s) for s in older):
-        raise Conflict(
-            f"'{version.title}' version {version.version} is signed already, and in force.",
-            reason="signature.exists",
-        )
-    resting = lock_grants(
-        work, Grant.signature_id.in_([s.id for s in older]) & Grant.state.in_(sorted(LIVE))
-    )
-    _record(work, signature, client_address)
-    _supersede(work, older, by=signature)
-    for grant in resting:
-        grant.signature_id = signature.id
-        note(
-            work,
-            grant,
-            event="signature_renewed",
-            before=grant.state,
-            reason=f"It rests on the signature {signature.id} now.",
-            detail={"signature": signature.id},
-        )
-        if grant.state == GrantState.SUSPENDED and grant.suspended_for == Suspension.RECONSENT:
-            # No person's decision is lifted here: the one condition it waited for is met.
-            move(
-                work,
-                grant,
-                GrantState.ACTIVE,
-                event="resumed",
-                reason="The new version of the agreement is signed.",
+    older = lock_party(work, version, signature)
+    for other in older:
+        if other.agreement_version_id != version.id:
+            continue
+        if counts(work, other) or awaits_countersignature(work, other):
+            waits = other.state == SignatureState.PENDING
+            raise Conflict(
+                f"'{version.title}' version {version.version} is signed already, and "
+                f"{'waits for its countersignature' if waits else 'in force'}.",
+                reason="signature.exists",
             )
-    _begin_waiting(work, signature, version)
+    in_force = signature.state == SignatureState.IN_FORCE
+    grants = lock_affected(work, version, signature, older) if in_force else []
+    _record(work, signature, version, client_address)
+    if in_force:
+        bring_in_force(work, signature, older, grants)
     _tell(work, signature, version)
     work.session.flush()  # what was written is read back
-
-
-def _begin_waiting(work: Work, signature: Signature, version: AgreementVersionRow) -> None:
-    """Let the grants begin that only waited for this party to sign this agreement."""
-    party = Grant.person_id == signature.person_id
-    if signature.organisation_id is not None:
-        party = Grant.organisation_id == signature.organisation_id
-    waiting = lock_grants(
-        work,
-        party & (Grant.state == GrantState.PENDING) & (Grant.awaits_agreement == version.agreement),
-    )
-    for grant in waiting:
-        grant.signature_id, grant.awaits_agreement = signature.id, None
-        activate_pending(work, grant)
 
 
 def _tell(work: Work, signature: Signature, version: AgreementVersionRow) -> None:
@@ -247,29 +210,17 @@ def _tell(work: Work, signature: Signature, version: AgreementVersionRow) -> Non
             "agreement": version.agreement,
             "version": version.version,
             "typed_name": signature.typed_name,
+            "effect": "It waits for the publisher's countersignature."
+            if signature.state == SignatureState.PENDING
+            else "It is in force.",
             "link_path": f"/signatures/{signature.id}",
         },
     )
 
 
-def _lock_party(work: Work, version: AgreementVersionRow, new: Signature) -> list[Signature]:
-    """Return every signature of the same party on any version of the agreement, locked."""
-    party: ColumnElement[bool] = and_(
-        Signature.person_id == new.person_id, Signature.organisation_id.is_(None)
-    )
-    if new.organisation_id is not None:
-        party = Signature.organisation_id == new.organisation_id
-    rows = work.session.execute(
-        select(Signature)
-        .join(AgreementVersion, AgreementVersion.id == Signature.agreement_version_id)
-        .where(AgreementVersion.agreement_id == version.agreement_id, party)
-        .order_by(Signature.id)
-        .with_for_update(of=Signature, key_share=True)
-    )
-    return list(rows.scalars())
-
-
-def _record(work: Work, signature: Signature, client_address: str | None) -> None:
+def _record(
+    work: Work, signature: Signature, version: AgreementVersionRow, client_address: str | None
+) -> None:
     signature.leaf_idx = ledger.append(
         work,
         type="signature.signed",
@@ -277,6 +228,10 @@ def _record(work: Work, signature: Signature, client_address: str | None) -> Non
         new_state=signature.state,
         detail={
             "agreement_version": signature.agreement_version_id,
+            "agreement": version.agreement,
+            "version": version.version,
+            "duo_codes": list(version.duo_codes),
+            "needs_countersignature": version.needs_countersignature,
             "text_sha256": signature.text_sha256,
             "person": signature.person_id,
             "organisation": signature.organisation_id,
@@ -295,19 +250,3 @@ def _record(work: Work, signature: Signature, client_address: str | None) -> Non
     )
     work.session.add(signature)
     work.session.flush()  # grants refer to it
-
-
-def _supersede(work: Work, older: list[Signature], *, by: Signature) -> None:
-    for signature in older:
-        if signature.state != SignatureState.IN_FORCE:
-            continue
-        signature.state = SignatureState.SUPERSEDED
-        signature.ended_at = work.now
-        ledger.append(
-            work,
-            type="signature.superseded",
-            subject=f"signature:{signature.id}",
-            prev_state=SignatureState.IN_FORCE,
-            new_state=SignatureState.SUPERSEDED,
-            detail={"by": by.id},
-        )

@@ -93,6 +93,12 @@ def resume_grant(work: Work, grant_id: str, *, seen: int | None = None) -> Grant
     me = accountable(work, "consent to resume a grant")
     grant = lock_grant(work, grant_id, seen=seen)
     check_grant_move(grant.state, GrantState.ACTIVE)
+    if grant.state != GrantState.SUSPENDED:  # a pending grant has other ways to begin
+        raise Conflict(
+            f"The grant is {grant.state}; only a suspended one is resumed.",
+            reason=f"grant.{grant.state}",
+            next_step="Its events say what it waits for.",
+        )
     _check_worth_resuming(work, grant.id)
     suspension = next(
         event.id

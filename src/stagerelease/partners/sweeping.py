@@ -9,7 +9,7 @@ from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.clock import iso
 from stagerelease.partners.amending import reconsents_due, sweep_reconsents
 from stagerelease.partners.moving import lock_grants
-from stagerelease.partners.rules import LIVE, SignatureState
+from stagerelease.partners.rules import LASTING, LIVE, SignatureState
 from stagerelease.partners.signatures import end_signature
 from stagerelease.partners.stopping import CAN_EXPIRE, expire_grants
 from stagerelease.partners.tables import Grant, Signature
@@ -19,7 +19,7 @@ BATCH = 200
 
 
 _GRANTS_OVER = Grant.state.in_(CAN_EXPIRE)
-_SIGNATURES_OVER = Signature.state == SignatureState.IN_FORCE
+_SIGNATURES_OVER = Signature.state.in_(LASTING)
 
 
 def sweep_due(work: Work) -> bool:

@@ -47,6 +47,8 @@ class AgreementVersion(Base):
     duo_codes: Mapped[list[str]]
     effective_from: Mapped[datetime | None]
     reconsent_until: Mapped[datetime | None]  # older signatures are to be renewed by then
+    # Whether a signature on it counts only once the publisher has signed too.
+    needs_countersignature: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime]
     leaf_idx: Mapped[int | None] = mapped_column(BigInteger)
 
@@ -76,6 +78,7 @@ class Signature(Base):
     valid_until: Mapped[datetime | None]
     countersigned_by: Mapped[str | None] = mapped_column(ForeignKey("person.id"))
     countersigned_at: Mapped[datetime | None]
+    countersign_leaf_idx: Mapped[int | None] = mapped_column(BigInteger)
     ended_at: Mapped[datetime | None]
     reconsent_until: Mapped[datetime | None]  # a later, material version is to be signed by then
     reconsent_warned: Mapped[int | None]  # the last warning of it: 30, 7 or 1 days ahead

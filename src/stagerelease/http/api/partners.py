@@ -47,6 +47,17 @@ class VersionIn(In):
         list[Annotated[str, Field(max_length=16)]], Field(max_length=20, default_factory=list)
     ]
     material: bool = True
+    needs_countersignature: bool = False
+
+
+class DuoOut(Out):
+    """A Data Use Ontology code that an agreement can carry."""
+
+    code: str
+    term: str
+    label: str
+    meaning: str
+    modifier: bool
 
 
 class VersionOut(Out):
@@ -59,6 +70,7 @@ class VersionOut(Out):
     text_sha256: str
     state: str
     material: bool
+    needs_countersignature: bool
     duo_codes: list[str]
     effective_from: Instant | None
     reconsent_until: Instant | None
@@ -123,6 +135,7 @@ class SignatureOut(Out):
     ended_at: Instant | None
     reconsent_until: Instant | None
     leaf_idx: int
+    countersign_leaf_idx: int | None
 
 
 # --- agreements ----------------------------------------------------------------------------------
@@ -153,6 +166,12 @@ def list_agreements(
         rows = service.list_agreements(work)
     part = paged(request, response, rows, page, lambda row: row.id)
     return [VersionOut.model_validate(row) for row in part]
+
+
+@router.get("/api/v1/duo-codes")
+def duo_codes() -> list[DuoOut]:
+    """List the Data Use Ontology codes that agreements can carry, with what they mean."""
+    return [DuoOut.model_validate(code) for code in service.DUO_CODES.values()]
 
 
 @router.post("/api/v1/agreements", status_code=201)
@@ -286,7 +305,7 @@ def signature_receipt(signature_id: Id, request: Request, begin: Begin) -> Respo
 
 @router.post("/api/v1/signatures/{signature_id}/countersign")
 def countersign(signature_id: Id, begin: Begin) -> SignatureOut:
-    """Sign for the publisher beside a signature in force."""
+    """Sign for the publisher; a signature that waited for this is in force from now on."""
     with begin() as work:
         return SignatureOut.model_validate(service.countersign(work, signature_id))
 

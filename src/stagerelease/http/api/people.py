@@ -68,6 +68,19 @@ class MemberIn(In):
     ends_at: AwareDatetime | None = None
 
 
+class RosterOut(Out):
+    """A line of a roster; ``current`` says whether it counts at the instant asked about."""
+
+    id: str
+    person_id: str
+    handle: str
+    display_name: str
+    role: str
+    starts_at: Instant
+    ends_at: Instant | None
+    current: bool
+
+
 class TokenIn(In):
     """A token to make."""
 
@@ -192,6 +205,16 @@ def create_organisation(body: OrganisationIn, begin: Begin) -> OrganisationOut:
         return OrganisationOut.model_validate(row)
 
 
+@router.get("/organisations/{slug}/members")
+def list_roster(
+    slug: HandlePath, begin: Begin, at: AwareDatetime | None = None, everything: bool = False
+) -> list[RosterOut]:
+    """List the roster now, at a past or future instant, or every line there ever was."""
+    with begin(read_only=True) as work:
+        rows = service.list_roster(work, slug, at=at, everything=everything)
+        return [RosterOut.model_validate(row) for row in rows]
+
+
 @router.post("/organisations/{slug}/members", status_code=201)
 def add_member(slug: HandlePath, body: MemberIn, begin: Begin) -> Done:
     """Put a person on a roster."""
@@ -201,10 +224,12 @@ def add_member(slug: HandlePath, body: MemberIn, begin: Begin) -> Done:
 
 
 @router.delete("/organisations/{slug}/members/{handle}")
-def end_membership(slug: HandlePath, handle: HandlePath, begin: Begin) -> Done:
-    """Take a person off a roster."""
+def end_membership(
+    slug: HandlePath, handle: HandlePath, begin: Begin, at: AwareDatetime | None = None
+) -> Done:
+    """Take a person off a roster, now or at a later instant."""
     with begin() as work:
-        service.end_membership(work, organisation=slug, person=handle)
+        service.end_membership(work, organisation=slug, person=handle, at=at)
         return Done()
 
 

@@ -28,6 +28,7 @@ from stagerelease.kernel.errors import (
 )
 from stagerelease.partners import queries as papers
 from stagerelease.partners import service as partners
+from stagerelease.partners.duo import uses
 from stagerelease.partners.queries import AgreementVersionRow, SignatureRow
 from stagerelease.partners.rules import SignatureState
 
@@ -69,11 +70,11 @@ def _version(work: Work, named: str) -> tuple[AgreementVersionRow, str]:
 
 
 def _mine(work: Work, version: AgreementVersionRow) -> SignatureRow | None:
-    """Return the caller's own signature in force on exactly this version, if there is one."""
+    """Return the caller's own signature on exactly this version that is in force or waits."""
     for row in partners.list_signatures(work):
         if (
             row.agreement_version_id == version.id
-            and row.state == SignatureState.IN_FORCE
+            and row.state in (SignatureState.IN_FORCE, SignatureState.PENDING)
             and (row.person_id == work.actor.id or row.organisation_id in work.actor.administers)
         ):
             return row
@@ -102,6 +103,7 @@ def _show(
         "sign.html",
         status=status_of(refusal) if refusal else 200,
         version=version,
+        uses=uses(version.duo_codes),
         text=render_text(text),
         me=me,
         houses=houses,
