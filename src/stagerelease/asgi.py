@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from fastapi import FastAPI
@@ -23,4 +24,17 @@ def web() -> FastAPI:
     configure_logs(settings.log_level)
     box = build(settings)
     check_schema(box.works.engine)
-    return create_app(box)
+    app = create_app(box)
+    calm_collector()
+    return app
+
+
+def calm_collector() -> None:
+    """Keep the garbage collector from walking all that was loaded at start, again and again.
+
+    What lives as long as the process is set aside once, and the young are collected less often: a
+    page that makes many short-lived rows is not stopped for a tenth of a second in its midst.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
