@@ -54,7 +54,7 @@ check: lint test ## everything a change must pass before it lands
 HTTP_ON_POSTGRES := $(addprefix tests/http/,test_every_route.py test_hub_client.py test_hub_upload.py test_resolve.py)
 # what asks nothing of a database that differs: files, headers, documents, the CLI's faces
 NOT_ON_POSTGRES := $(addprefix --ignore=,$(wildcard tests/services/*_cli.py) $(addprefix tests/services/test_,\
-  demo_checkpoints.py documents.py evidence_import.py grants_machine.py hostile_import.py import.py \
+  demo_checkpoints.py documents.py evidence_import.py hostile_import.py import.py \
   ledger_tampering.py notices.py pull.py replay.py report_contents.py storage.py synthesize.py windows.py))
 
 check-all: $(VENV)/.dev ## the rest: PostgreSQL, nginx, Chromium, Go verifiers, kills, races (under 25 minutes)

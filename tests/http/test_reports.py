@@ -22,7 +22,7 @@ from stagerelease.reports.proofs import check
 from stagerelease.reports.rendering import document, render
 from stagerelease.reports.service import build
 
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>]]>&amp; #strong[x] $x$ \\ \"'"
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>]]>&amp; #strong[x] 李 $x$ \\ \"'"
 SECRETS = (
     *(p.handle for p in PERSONAS.values()),
     *ORGANISATIONS.values(),
@@ -146,6 +146,7 @@ def test_the_pdf_is_the_same_every_time_and_hostile_text_is_text(world, tracks):
     reader = pypdf.PdfReader(io.BytesIO(first))
     text = "".join(page.extract_text() for page in reader.pages)
     assert "#strong[x]" in text.replace("\n", "")
+    assert "[U+674E]" in text, "what the typeface lacks is spelled, never left blank"
     assert "demo/gpt2-mini-124M" in text
     assert not [secret for secret in SECRETS if secret in text]
     assert b"/JavaScript" not in first

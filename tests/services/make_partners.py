@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -198,6 +199,23 @@ class Partnered:
     world: World
     server: PostgresServer | None
 
+    @contextmanager
+    def copied(self, directory: Path) -> Iterator[str]:
+        """Give the URL of a private copy, gone when the block ends."""
+        name = f"p{time.time_ns()}"
+        if self.server is None:
+            target = directory / f"{name}.sqlite3"
+            shutil.copy(self.url.removeprefix("sqlite:///"), target)
+            yield f"sqlite:///{target}"
+            return
+        admin = make_engine(self.server.database("postgres"), pool_size=1)
+        execute(admin, f"CREATE DATABASE {name} TEMPLATE {self.url.rpartition('/')[2]}")
+        try:
+            yield self.server.database(name)
+        finally:
+            execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
+            admin.dispose()
+
 
 @pytest.fixture(scope="session")
 def partnered(
@@ -224,20 +242,8 @@ def partnered(
 @pytest.fixture
 def database_url(partnered: Partnered, tmp_path: Path) -> Iterator[str]:
     """Stand in for the empty database of the same name: this one holds the world."""
-    if partnered.server is None:
-        target = tmp_path / "partnered.sqlite3"
-        shutil.copy(partnered.url.removeprefix("sqlite:///"), target)
-        yield f"sqlite:///{target}"
-        return
-    name = f"p{time.time_ns()}"
-    admin = make_engine(partnered.server.database("postgres"), pool_size=1)
-    template = partnered.url.rpartition("/")[2]
-    execute(admin, f"CREATE DATABASE {name} TEMPLATE {template}")
-    try:
-        yield partnered.server.database(name)
-    finally:
-        execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
-        admin.dispose()
+    with partnered.copied(tmp_path) as url:
+        yield url
 
 
 @pytest.fixture

@@ -70,6 +70,37 @@ def test_signing_the_new_version_lets_in_again_by_itself(world, labs, clock):
     assert world.grant(labs["lab-a"]).suspended_for == "decision"
 
 
+def test_a_decision_on_top_of_a_missed_deadline_is_not_lifted_by_signing(world, labs, clock):
+    world.redraft("model-sharing", text="Materially new.")
+    clock.move(RECONSENT_WITHIN + DAY)
+    sweep(world)
+    with world.begin("sam") as work:
+        row = service.suspend_grant(work, labs["lab-a"], reason="A leak is looked into.")
+    assert (row.state, row.suspended_for) == ("suspended", "decision")
+    with pytest.raises(Conflict), world.begin("sam") as work:
+        service.suspend_grant(work, labs["lab-a"], reason="Again.")
+    world.sign("ann", "model-sharing", organisation="lab-a")
+    assert states(world, labs)["lab-a"] == "suspended", "two people lift what one decided"
+    assert allowed(world, "ann") == (False, "grant.suspended")
+    for who, state in (("sam", "suspended"), ("olga", "active")):
+        with world.begin(who) as work:
+            assert service.resume_grant(work, labs["lab-a"]).state == state
+
+
+def test_a_consent_to_lift_one_suspension_does_not_lift_a_later_decision(world, labs):
+    with world.begin("olga") as work:
+        service.terminate_signature(work, world.grant(labs["lab-a"]).signature_id, "They left.")
+    world.sign("ann", "model-sharing", organisation="lab-a")
+    with world.begin("olga") as work:
+        service.resume_grant(work, labs["lab-a"])
+    with world.begin("sam") as work:
+        service.suspend_grant(work, labs["lab-a"], reason="A leak.")
+    with world.begin("otto") as work:
+        assert service.resume_grant(work, labs["lab-a"]).state == "suspended"
+    with world.begin("olga") as work:
+        assert service.resume_grant(work, labs["lab-a"]).state == "active"
+
+
 def test_holders_are_warned_three_times_before_the_deadline(world, labs, clock):
     world.redraft("model-sharing", text="Materially new.")
     assert len(told(world, "agreement.published")) == 2

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, require
@@ -24,30 +23,37 @@ BATCH = 200
 """Ends announced in one Work, so that a sweep never holds the log for long."""
 
 
-def _tokens_over(work: Work) -> Any:
-    return (
+Ended = ApiToken | RoleAssignment | Membership
+
+
+def _tokens(work: Work) -> Select[ApiToken]:
+    return select(ApiToken).where(
         ApiToken.expires_at <= work.now,
         ApiToken.end_announced_at.is_(None),
         ApiToken.revoked_at.is_(None),
     )
 
 
-def _roles_over(work: Work) -> Any:
-    return (RoleAssignment.ends_at <= work.now, RoleAssignment.end_announced_at.is_(None))
+def _roles(work: Work) -> Select[RoleAssignment]:
+    return select(RoleAssignment).where(
+        RoleAssignment.ends_at <= work.now, RoleAssignment.end_announced_at.is_(None)
+    )
 
 
-def _memberships_over(work: Work) -> Any:
-    return (Membership.ends_at <= work.now, Membership.end_announced_at.is_(None))
+def _memberships(work: Work) -> Select[Membership]:
+    return select(Membership).where(
+        Membership.ends_at <= work.now, Membership.end_announced_at.is_(None)
+    )
+
+
+def _over(work: Work) -> tuple[Select[Any], ...]:
+    """Return what has ended and was not announced, one statement for each kind."""
+    return (_tokens(work), _roles(work), _memberships(work))
 
 
 def ends_due(work: Work) -> bool:
     """Tell whether the end of a token, a role or a membership has passed unannounced; no lock."""
-    asked = (
-        select(ApiToken.id).where(*_tokens_over(work)),
-        select(RoleAssignment.id).where(*_roles_over(work)),
-        select(Membership.id).where(*_memberships_over(work)),
-    )
-    return any(work.session.execute(s.limit(1)).first() is not None for s in asked)
+    return any(work.session.execute(s.limit(1)).first() is not None for s in _over(work))
 
 
 def announce_ends(work: Work) -> int:
@@ -56,81 +62,41 @@ def announce_ends(work: Work) -> int:
     Returns how many were announced, at most ``BATCH`` of each kind.
     """
     require(work.actor, Permission.PEOPLE_MANAGE)
-    tokens = work.session.scalars(
-        select(ApiToken)
-        .where(*_tokens_over(work))
-        .order_by(ApiToken.expires_at, ApiToken.id)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    ).all()
-    roles = work.session.scalars(
-        select(RoleAssignment)
-        .where(*_roles_over(work))
-        .order_by(RoleAssignment.ends_at, RoleAssignment.id)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    ).all()
-    for token in tokens:
-        token.end_announced_at = work.now
-        emit(
-            work,
-            "token.expired",
-            subject=f"token:{token.id}",
-            people=[token.person_id],
-            facts={"name": token.name, "display": token.display, "at": _said(token.expires_at)},
-        )
-    for role in roles:
-        role.end_announced_at = work.now
-        emit(
-            work,
-            "role.ended",
-            subject=f"role:{role.id}",
-            people=[role.person_id],
-            facts={"role": role.role, "at": _said(role.ends_at)},
-        )
-    members = _end_memberships(work)
+    ended: list[Ended] = []
+    for statement in _over(work):
+        rows = statement.limit(BATCH).with_for_update(skip_locked=True)
+        ended += work.session.scalars(rows)
+    for row in ended:
+        row.end_announced_at = work.now
+        _tell(work, row)
     work.session.flush()  # every row is written before the log is locked
-    for token in tokens:
-        ledger.append(
-            work,
-            type="token.expired",
-            subject=f"token:{token.id}",
-            detail={"at": _said(token.expires_at)},
-        )
-    for role in roles:
-        ledger.append(
-            work,
-            type="role.ended",
-            subject=f"role:{role.id}",
-            detail={"person": role.person_id, "role": role.role, "at": _said(role.ends_at)},
-        )
-    for member in members:
-        ledger.append(
-            work,
-            type="membership.ended",
-            subject=f"membership:{member.id}",
-            detail={
-                "organisation": member.organisation_id,
-                "person": member.person_id,
-                "at": _said(member.ends_at),
-            },
-        )
-    return len(tokens) + len(roles) + len(members)
+    for row in ended:
+        type_, subject, detail = _entry(row)
+        ledger.append(work, type=type_, subject=subject, detail=detail)
+    return len(ended)
 
 
-def _end_memberships(work: Work) -> Sequence[Membership]:
-    """Mark memberships that ended as announced, and have both sides told."""
-    members = work.session.scalars(
-        select(Membership)
-        .where(*_memberships_over(work))
-        .order_by(Membership.ends_at, Membership.id)
-        .limit(BATCH)
-        .with_for_update(skip_locked=True)
-    ).all()
-    for member in members:
-        member.end_announced_at = work.now
-        tell_of_end(work, member)
-    return members
+def _entry(row: Ended) -> tuple[str, str, dict[str, Any]]:
+    """Return the type, subject and detail of the log entry on an end."""
+    if isinstance(row, ApiToken):
+        return "token.expired", f"token:{row.id}", {"at": _said(row.expires_at)}
+    told = {"person": row.person_id, "at": _said(row.ends_at)}
+    if isinstance(row, RoleAssignment):
+        return "role.ended", f"role:{row.id}", {**told, "role": row.role}
+    subject = f"membership:{row.id}"
+    return "membership.ended", subject, {**told, "organisation": row.organisation_id}
+
+
+def _tell(work: Work, row: Ended) -> None:
+    if isinstance(row, Membership):
+        tell_of_end(work, row)
+    elif isinstance(row, ApiToken):
+        facts = {"name": row.name, "display": row.display, "at": _said(row.expires_at)}
+        subject = f"token:{row.id}"
+        emit(work, "token.expired", subject=subject, people=[row.person_id], facts=facts)
+    else:
+        facts = {"role": row.role, "at": _said(row.ends_at)}
+        emit(work, "role.ended", subject=f"role:{row.id}", people=[row.person_id], facts=facts)
 
 
 def tell_of_end(work: Work, member: Membership) -> None:

@@ -17,6 +17,7 @@ from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Conflict, Forbidden, NotFound
 from stagerelease.kernel.ids import new_id
+from stagerelease.ledger import queries as log
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries
 from stagerelease.partners.moving import (
@@ -27,6 +28,7 @@ from stagerelease.partners.moving import (
     note,
     standing_of,
     suspend_all,
+    tell,
 )
 from stagerelease.partners.queries import AttestationRow, GrantRow
 from stagerelease.partners.rules import (
@@ -49,16 +51,25 @@ _MAY_RESUME = frozenset(r for r in Role if Permission.GRANT_RESUME in ROLE_PERMI
 
 
 def suspend_grant(work: Work, grant_id: str, *, reason: str, seen: int | None = None) -> GrantRow:
-    """Suspend an active grant now; one person is enough. Its holder can read the reason.
+    """Suspend a grant now by decision; one person is enough. Its holder can read the reason.
+
+    A grant that is suspended for another reason stays so by decision from now on: two people resume
+    it, whatever else is mended, and consents given before do not count.
 
     Raises:
         NotFound: there is none, or the caller may not know of it.
         Stale: it is not at version ``seen`` any more.
-        Conflict: it is not active.
+        Conflict: it is neither active nor suspended, or suspended by decision already.
     """
     load_for(work, grant_id, Permission.GRANT_STOP)
     reason = check_text(reason, "reason", limit=MAX_REASON)
     grant = lock_grant(work, grant_id, seen=seen)
+    detail = {"for": Suspension.DECISION.value}
+    if grant.state == GrantState.SUSPENDED and grant.suspended_for != Suspension.DECISION:
+        grant.suspended_for = Suspension.DECISION
+        tell(work, grant, "suspended", reason=reason)
+        note(work, grant, event="suspended", before=grant.state, reason=reason, detail=detail)
+        return _read(work, grant)
     move(
         work,
         grant,
@@ -66,7 +77,7 @@ def suspend_grant(work: Work, grant_id: str, *, reason: str, seen: int | None = 
         event="suspended",
         reason=reason,
         suspended_for=Suspension.DECISION,
-        detail={"for": Suspension.DECISION.value},
+        detail=detail,
     )
     return _read(work, grant)
 
@@ -100,11 +111,7 @@ def resume_grant(work: Work, grant_id: str, *, seen: int | None = None) -> Grant
             next_step="Its events say what it waits for.",
         )
     _check_worth_resuming(work, grant.id)
-    suspension = next(
-        event.id
-        for event in reversed(queries.grant_events(work, grant.id))
-        if event.to_state == GrantState.SUSPENDED and event.from_state != GrantState.SUSPENDED
-    )
+    suspension = _suspension(work, grant.id)
     before = queries.resume_consents(work, grant.id, suspension)
     if me in before:
         raise Conflict(
@@ -129,6 +136,16 @@ def resume_grant(work: Work, grant_id: str, *, seen: int | None = None) -> Grant
             detail={"consents": counted},
         )
     return _read(work, grant)
+
+
+def _suspension(work: Work, grant_id: str) -> str:
+    """Return the event that suspended a grant last: what the log calls so, not what only passed."""
+    return next(
+        event.id
+        for event in reversed(queries.grant_events(work, grant_id))
+        if event.to_state == GrantState.SUSPENDED
+        and log.entry(work, event.leaf_idx).leaf["type"] == "grant.suspended"
+    )
 
 
 def _check_worth_resuming(work: Work, grant_id: str) -> None:

@@ -31,7 +31,7 @@ BIDI = frozenset(chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0
 
 SPELLED = (
     "Characters that cannot be shown on this page are written by their Unicode number, such as "
-    "[U+674E]. The text file and the receipt hold them as they were typed."
+    "[U+674E]. The document's other forms hold them as they were typed."
 )
 _UNSHOWN = re.compile(
     r'(?:the text|the codepoint) `"(?:\\u\{(?P<code>[0-9a-f]+)\}|(?P<shown>.))',
@@ -66,8 +66,8 @@ def typeset(template: bytes, data: Mapping[str, Any], at: datetime) -> bytes:
 
 def _refusal() -> Unavailable:
     return Unavailable(
-        "The document could not be typeset here. Its text and its receipt can be fetched instead; "
-        "tell the operator.",
+        "The document could not be typeset here; tell the operator. What it says can be fetched in "
+        "its other forms: the text and the receipt, or the report as HTML.",
         reason="document.typeset",
     )
 

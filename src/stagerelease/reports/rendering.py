@@ -15,12 +15,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import typst
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Invalid
+from stagerelease.partners.typesetting import typeset
 from stagerelease.reports import drawing
 from stagerelease.reports.model import GateLine, Report, number
 
@@ -145,7 +145,11 @@ def _template(name: str) -> str:
 
 
 def pdf(report: Report) -> bytes:
-    """Return the PDF: set by Typst from data, with the fonts it brings and no others."""
+    """Return the PDF: set from data, with the typefaces the typesetter brings and no others.
+
+    Raises:
+        Unavailable: the typesetter cannot run here.
+    """
     data = {
         **document(_readable(report)),
         "open_to_all": _open_to_all(report),
@@ -153,13 +157,4 @@ def pdf(report: Report) -> bytes:
         "ladder_svg": drawing.ladder(report, font=PAPER_FONT, paper=True),
         "timeline_svg": drawing.timeline(report, font=PAPER_FONT, paper=True),
     }
-    compiled = typst.compile(
-        _template("report.typ").encode(),
-        format="pdf",
-        sys_inputs={"data": json.dumps(data, ensure_ascii=False)},
-        ignore_system_fonts=True,
-        timestamp=int(report.made_at.timestamp()),
-    )
-    if not isinstance(compiled, bytes):
-        raise TypeError("typst gave no single file")
-    return compiled
+    return typeset(_template("report.typ").encode(), data, report.made_at)
