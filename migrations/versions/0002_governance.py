@@ -28,14 +28,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("slug", "version", name=op.f("uq_access_form_slug_version")),
     )
     op.create_table(
-        "access_throttle",
-        sa.Column("key", sa.String(length=80), nullable=False),
+        "hourly_count",
+        sa.Column("key", sa.String(length=96), nullable=False),
         sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("key", "hour", name=op.f("pk_access_throttle")),
+        sa.PrimaryKeyConstraint("key", "hour", name=op.f("pk_hourly_count")),
     )
-    with op.batch_alter_table("access_throttle", schema=None) as batch_op:
-        batch_op.create_index("ix_access_throttle_hour", ["hour"], unique=False)
+    with op.batch_alter_table("hourly_count", schema=None) as batch_op:
+        batch_op.create_index("ix_hourly_count_hour", ["hour"], unique=False)
 
     op.create_table(
         "incident",
@@ -62,13 +62,6 @@ def upgrade() -> None:
         batch_op.create_index("ix_incident_severity", ["severity", "id"], unique=False)
         batch_op.create_index("ix_incident_state", ["state", "id"], unique=False)
 
-    op.create_table(
-        "incident_throttle",
-        sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("key", sa.String(length=80), nullable=False),
-        sa.Column("count", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("hour", "key", name=op.f("pk_incident_throttle")),
-    )
     op.create_table(
         "incident_throttle_salt",
         sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
@@ -1159,7 +1152,6 @@ def downgrade() -> None:
     op.drop_table("webhook")
     op.drop_table("signing_key")
     op.drop_table("incident_throttle_salt")
-    op.drop_table("incident_throttle")
     with op.batch_alter_table("incident", schema=None) as batch_op:
         batch_op.drop_index("ix_incident_state")
         batch_op.drop_index("ix_incident_severity")
@@ -1167,8 +1159,8 @@ def downgrade() -> None:
         batch_op.drop_index("ix_incident_blocking")
 
     op.drop_table("incident")
-    with op.batch_alter_table("access_throttle", schema=None) as batch_op:
-        batch_op.drop_index("ix_access_throttle_hour")
+    with op.batch_alter_table("hourly_count", schema=None) as batch_op:
+        batch_op.drop_index("ix_hourly_count_hour")
 
-    op.drop_table("access_throttle")
+    op.drop_table("hourly_count")
     op.drop_table("access_form")

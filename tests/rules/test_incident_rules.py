@@ -23,10 +23,10 @@ from stagerelease.incidents.rules import (
     check_line,
     check_words,
     consents_to_close,
-    network_of,
     next_state,
 )
 from stagerelease.kernel.errors import Conflict, Invalid
+from stagerelease.kernel.networks import network_of
 
 EXPECTED = {  # from → {step: to}; written out apart from the table it is held against
     "reported": {"triaged": "triaged"},

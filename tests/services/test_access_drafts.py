@@ -19,7 +19,8 @@ from stagerelease.access import service
 from stagerelease.access.abuse import LIMITS, Limited, visitor_of
 from stagerelease.access.forms import document_of, shipped_form
 from stagerelease.access.rules import CONFIRM_WITHIN, DRAFT_KEPT, MAIL_AGAIN_AFTER
-from stagerelease.access.tables import AccessDraft, AccessRequest, AccessThrottle
+from stagerelease.access.tables import AccessDraft, AccessRequest
+from stagerelease.db.tables import HourlyCount
 from stagerelease.identity import links
 from stagerelease.identity import service as identity
 from stagerelease.identity.tables import Person
@@ -489,7 +490,7 @@ def test_a_network_begins_so_many_drafts_an_hour(open_world, clock):
     clock.move(DAY)
     sweep(open_world)
     with open_world.works.begin(read_only=True) as work:
-        assert work.session.execute(select(func.count()).select_from(AccessThrottle)).scalar() == 0
+        assert work.session.execute(select(func.count()).select_from(HourlyCount)).scalar() == 0
 
 
 def test_an_address_gets_so_many_mails_an_hour_and_nothing_typed_is_lost(open_world, clock):
@@ -509,7 +510,7 @@ def test_an_address_gets_so_many_mails_an_hour_and_nothing_typed_is_lost(open_wo
     clock.move(HOUR)
     assert late.submit().check().confirming
     with open_world.works.begin(read_only=True) as work:
-        keys = work.session.execute(select(AccessThrottle.key)).scalars().all()
+        keys = work.session.execute(select(HourlyCount.key)).scalars().all()
     assert not [key for key in keys if "example" in key or "10." in key]
 
 

@@ -10,11 +10,11 @@ from make_incidents import confirmed, report, secured, triaged
 from make_partners import database_url, partnered, world
 from sqlalchemy import func, select
 
+from stagerelease.db.tables import HourlyCount
 from stagerelease.incidents import receipts, rules, service
 from stagerelease.incidents.tables import (
     Incident,
     IncidentReport,
-    IncidentThrottle,
     IncidentThrottleSalt,
 )
 from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound, TooMany
@@ -157,15 +157,15 @@ def test_refused_reports_leave_nothing_behind(world):
 def test_networks_are_not_kept_and_their_digests_are_forgotten(world, clock):
     flood(world, 1, "203.0.113.0/24")
     with world.works.begin(read_only=True) as work:
-        keys = list(work.session.execute(select(IncidentThrottle.key)).scalars())
+        keys = list(work.session.execute(select(HourlyCount.key)).scalars())
     assert not any("203.0.113" in key for key in keys)
     clock.move(timedelta(hours=4))
     flood(world, 1, "203.0.113.0/24")
     with world.works.begin(read_only=True) as work:
-        later = list(work.session.execute(select(IncidentThrottle.key)).scalars())
-    assert set(keys) & set(later) == {"everybody"}  # another hour, another salt
+        later = list(work.session.execute(select(HourlyCount.key)).scalars())
+    assert set(keys) & set(later) == {"incident.everybody"}  # another hour, another salt
     assert count(world, IncidentThrottleSalt) == 1
-    assert count(world, IncidentThrottle) == 2
+    assert count(world, HourlyCount) == 2
 
 
 def test_callers_at_once_never_get_more_than_the_limit(world):

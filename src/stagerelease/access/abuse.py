@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
+
+from stagerelease.kernel.networks import UNKNOWN, network_of
 
 
 class Limited(StrEnum):
@@ -47,7 +47,6 @@ EXCUSES: Mapping[Limited, str] = MappingProxyType(
         Limited.SAVE: "Drafts were saved too often",
     }
 )
-THROTTLE_KEPT = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +65,8 @@ def visitor_of(key: bytes, address: str | None) -> Visitor:
 
     The key is the server's own, so that a leaked table tells nobody's network.
     """
-    try:
-        host = ipaddress.ip_address(address or "")
-    except ValueError:
+    network = network_of(address)
+    if network == UNKNOWN:
         return UNKNOWN_NETWORK
-    mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
-    host = mapped or host
-    prefix = 24 if host.version == 4 else 48
-    network = ipaddress.ip_network(f"{host}/{prefix}", strict=False)
     text = f"access.visitor\n{network}".encode()
     return Visitor(hmac.new(key, text, hashlib.sha256).hexdigest())

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from stagerelease.access.abuse import THROTTLE_KEPT
 from stagerelease.access.drafting import EDITABLE, empty
 from stagerelease.access.moving import enter, note, read_back, tell
 from stagerelease.access.rules import DraftState, State
-from stagerelease.access.tables import AccessDraft, AccessRequest, AccessThrottle
-from stagerelease.access.throttle import forget_old, hour_of
+from stagerelease.access.tables import AccessDraft, AccessRequest
+from stagerelease.db.counting import forget_old_counts, old_counts_due
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, require
 from stagerelease.jobs.outbox import emit
@@ -33,9 +32,9 @@ def sweep_due(work: Work) -> bool:
         select(AccessDraft.id).where(
             AccessDraft.state.in_(sorted(EDITABLE)), AccessDraft.expires_at <= work.now
         ),
-        select(AccessThrottle.key).where(AccessThrottle.hour < hour_of(work.now) - THROTTLE_KEPT),
     )
-    return any(work.session.execute(s.limit(1)).first() is not None for s in over)
+    ended = any(work.session.execute(s.limit(1)).first() is not None for s in over)
+    return ended or old_counts_due(work)
 
 
 def sweep_over(work: Work) -> int:
@@ -44,7 +43,7 @@ def sweep_over(work: Work) -> int:
     What was typed into a draft is forgotten with it.
     """
     require(work.actor, Permission.ACCESS_REQUEST_DECIDE)
-    forget_old(work)
+    forget_old_counts(work)
     requests = list(
         work.session.execute(
             select(AccessRequest)

@@ -151,14 +151,3 @@ class AccessConflict(Base):
     reason: Mapped[str] = mapped_column(Text)
     at: Mapped[datetime]
     leaf_idx: Mapped[int] = mapped_column(BigInteger)
-
-
-class AccessThrottle(Base):
-    """How often something was done in one hour; the key holds digests, never an address."""
-
-    __tablename__ = "access_throttle"
-    __table_args__ = (Index("ix_access_throttle_hour", "hour"),)
-
-    key: Mapped[str] = mapped_column(String(80), primary_key=True)
-    hour: Mapped[datetime] = mapped_column(primary_key=True)
-    count: Mapped[int]

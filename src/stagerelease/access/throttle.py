@@ -1,28 +1,12 @@
-"""Counts what visitors do, hour by hour, in the database: one count for every process.
-
-A refused attempt rolls back with its Work, so that only what was done counts.
-"""
+"""Refuses visitors who do too much in one hour: for their address, their network, everybody."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Any
-
-from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
-
-from stagerelease.access.abuse import EXCUSES, LIMITS, THROTTLE_KEPT, Limited, Visitor
-from stagerelease.access.tables import AccessThrottle
+from stagerelease.access.abuse import EXCUSES, LIMITS, Limited, Visitor
+from stagerelease.db.counting import count_this_hour, seconds_left
 from stagerelease.db.work import Work
 from stagerelease.kernel.digests import sha256_hex
 from stagerelease.kernel.errors import TooMany
-
-HOUR = timedelta(hours=1)
-
-
-def hour_of(at: datetime) -> datetime:
-    """Return the full hour that an instant lies in."""
-    return at.replace(minute=0, second=0, microsecond=0)
 
 
 def spend(work: Work, what: Limited, *, visitor: Visitor, address: str | None = None) -> None:
@@ -37,24 +21,12 @@ def spend(work: Work, what: Limited, *, visitor: Visitor, address: str | None = 
         digest = sha256_hex(address.casefold().encode())
         counted.insert(0, ("address", digest, limits.address))
     for kind, value, limit in counted:
-        if limit is not None and _count(work, f"{what}:{kind[0]}:{value}") > limit:
+        if limit is not None and count_this_hour(work, f"access.{what}:{kind[0]}:{value}") > limit:
             raise _refusal(work, what, kind)
 
 
-def _count(work: Work, key: str) -> int:
-    """Add one to a count of this hour and return it; concurrent callers come one by one."""
-    insert: Any = postgresql.insert if work.is_postgres else sqlite.insert
-    counts = AccessThrottle
-    statement = insert(counts).values(key=key, hour=hour_of(work.now), count=1)
-    statement = statement.on_conflict_do_update(
-        index_elements=[counts.key, counts.hour], set_={"count": counts.count + 1}
-    ).returning(counts.count)
-    return int(work.session.execute(statement).scalar_one())
-
-
 def _refusal(work: Work, what: Limited, kind: str) -> TooMany:
-    wait = hour_of(work.now) + HOUR - work.now
-    seconds = max(1, int(wait.total_seconds()))
+    seconds = seconds_left(work.now)
     whose = {
         "address": "for this address",
         "network": "from your network",
@@ -67,10 +39,3 @@ def _refusal(work: Work, what: Limited, kind: str) -> TooMany:
         retry_after=seconds,
         reason=f"access.too-many-{kind}",
     )
-
-
-def forget_old(work: Work) -> int:
-    """Delete counts of hours long gone and return how many."""
-    over = delete(AccessThrottle).where(AccessThrottle.hour < hour_of(work.now) - THROTTLE_KEPT)
-    gone = work.session.execute(over.returning(AccessThrottle.key)).all()
-    return len(gone)

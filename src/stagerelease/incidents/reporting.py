@@ -45,7 +45,7 @@ def report(
     """Take a report from anybody and return the reference that opens it, shown this once.
 
     ``about`` names a repository or track as the reporter knows it; whether there is one is not
-    said. ``network`` stands for where they come from (``rules.network_of``, or a digest).
+    said. ``network`` stands for where they come from (``kernel.networks.network_of``, or a digest).
 
     Raises:
         Invalid: no text, or what cannot be kept; names the field.

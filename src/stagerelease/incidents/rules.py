@@ -5,7 +5,6 @@ The life of an incident is the table ``MOVES``; nothing else moves one.
 
 from __future__ import annotations
 
-import ipaddress
 import unicodedata
 from collections.abc import Mapping
 from datetime import timedelta
@@ -217,25 +216,6 @@ PER_PERSON = 20
 """Reports of one signed-in person, an hour. They do not count towards everybody's."""
 WORDS_PER_REPORT = 10
 """Words a reporter may add, an hour, to one report."""
-THROTTLE_KEPT = timedelta(hours=2)
-
-
-def network_of(address: str | None) -> str:
-    """Return the network a client address is in: its /24 (IPv4) or /48 (IPv6); all else is one.
-
-    >>> network_of("203.0.113.77")
-    '203.0.113.0/24'
-    >>> network_of("::ffff:203.0.113.77")
-    '203.0.113.0/24'
-    """
-    try:
-        host = ipaddress.ip_address(address or "")
-    except ValueError:
-        return "unknown"
-    mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
-    host = mapped or host
-    return str(ipaddress.ip_network(f"{host}/{24 if host.version == 4 else 48}", strict=False))
-
 
 ACKNOWLEDGE_WITHIN = timedelta(days=3)
 """How long holders have to acknowledge an advisory unless it says otherwise."""

@@ -174,16 +174,6 @@ class IncidentCloseConsent(Base):
     leaf_idx: Mapped[int] = mapped_column(BigInteger)
 
 
-class IncidentThrottle(Base):
-    """How many reports came in one hour, in all and by a salted digest of where from."""
-
-    __tablename__ = "incident_throttle"
-
-    hour: Mapped[datetime] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(String(80), primary_key=True)
-    count: Mapped[int]
-
-
 class IncidentThrottleSalt(Base):
     """What an hour's digests are salted with; deleted with them, so nobody can undo them later."""
 

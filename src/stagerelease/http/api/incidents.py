@@ -34,8 +34,8 @@ from stagerelease.http.api.incident_shapes import (
 from stagerelease.http.begin import Begin, BeginPublic
 from stagerelease.http.wire import Page, Paging, keyset
 from stagerelease.incidents import service
-from stagerelease.incidents.rules import network_of
 from stagerelease.kernel.errors import Invalid
+from stagerelease.kernel.networks import network_of
 from stagerelease.releases.queries import MAX_ID
 
 reports = APIRouter(prefix="/api/v1/incident-reports", tags=["incidents"])

@@ -11,8 +11,8 @@ from stagerelease.http.pages.frame import by_field, page
 from stagerelease.http.pages.guard import refuse_forgery
 from stagerelease.http.problems import headers_of, status_of
 from stagerelease.incidents import service as incidents
-from stagerelease.incidents.rules import network_of
 from stagerelease.kernel.errors import FieldError, Invalid, NotFound, TooMany
+from stagerelease.kernel.networks import network_of
 
 router = APIRouter(
     prefix="/report",
