@@ -15,6 +15,7 @@ from test_every_route import EVERYONE, KNOWN, PERSONAS, STAFF
 
 from browsing import ANSWERS, browser
 from stagerelease.access import service as access
+from stagerelease.http.pages import LAST as LAST_ROUTER
 from stagerelease.http.pages import ROUTERS
 from stagerelease.http.pages.frame import assets
 from stagerelease.identity import service as identity
@@ -40,6 +41,8 @@ ONE = "/staff/requests/{request_id}"
 TABLE = {
     "GET /": Row(EVERYONE),
     "GET /static/{digest}/{name}": Row(EVERYONE),
+    "GET /{org}/{name}": Row(EVERYONE),
+    "GET /models/{org}/{name}": Row(EVERYONE),
     f"GET {ASK}": Row(EVERYONE),
     f"POST {ASK}": Row(EVERYONE, {"_do": "save", "name": "A"}),
     f"POST {ASK}/discard": Row(EVERYONE),
@@ -85,7 +88,7 @@ EMPTY_IS_FINE = frozenset({404, 409, 422})
 
 def routes() -> set[str]:
     found = set()
-    for router in ROUTERS:
+    for router in (*ROUTERS, LAST_ROUTER):
         for route in router.routes:
             assert isinstance(route, APIRoute)
             assert not route.include_in_schema

@@ -567,3 +567,20 @@ def test_lengths_of_time_are_said_in_two_units():
         "1 day 1 hour",
         "1 day",
     ]
+
+
+def test_a_model_is_found_where_refusals_and_feeds_say_it_is(world):
+    partner, internal = world.repos["partner"], world.repos["internal"]
+    for path in (f"/{partner}", f"/models/{partner}"):
+        answer = browser(world).get(path)
+        assert (answer.status_code, answer.headers["location"]) == (
+            303,
+            f"/models/{partner}/request",
+        )
+    refused = world.client("outsider").head(world.file("partner"), follow_redirects=True)
+    told = refused.headers["x-error-message"]
+    address = next(word for word in told.split() if word.startswith("http"))
+    assert browser(world).get(address, follow_redirects=True).status_code == 200
+    for unknown in (f"/{internal}", "/nobody/nothing", "/models/nobody/nothing"):
+        assert browser(world).get(unknown).status_code == 404
+    assert world.client().get("/api/whoami-v2").status_code == 401

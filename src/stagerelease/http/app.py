@@ -18,6 +18,7 @@ from stagerelease.http.guard import Guard
 from stagerelease.http.hub import FILES
 from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
 from stagerelease.http.hub.decisions import Decisions
+from stagerelease.http.pages import LAST as LAST_PAGES
 from stagerelease.http.pages import ROUTERS as PAGE_ROUTERS
 from stagerelease.http.pages.failing import problem_page
 from stagerelease.http.ports import Ports
@@ -75,6 +76,6 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.edge_watch = EdgeWatch(ports.works)
     install_problems(app)
     # Routes are tried in order: the hottest one, a file by ``resolve``, comes first.
-    for router in (FILES, *API_ROUTERS, *PAGE_ROUTERS, *HUB_ROUTERS):
+    for router in (FILES, *API_ROUTERS, *PAGE_ROUTERS, *HUB_ROUTERS, LAST_PAGES):
         app.include_router(router)
     return app

@@ -26,4 +26,7 @@ ROUTERS = (
     report.router,
 )
 
-__all__ = ["ROUTERS"]
+LAST = home.names
+"""The router to be tried after all others of every face."""
+
+__all__ = ["LAST", "ROUTERS"]

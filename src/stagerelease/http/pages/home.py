@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from stagerelease.http.pages.begin import BeginVisitor
 from stagerelease.http.pages.failing import speak_page
-from stagerelease.http.pages.frame import assets, page
-from stagerelease.http.pages.models import list_models
+from stagerelease.http.pages.frame import assets, page, to
+from stagerelease.http.pages.models import canonical, list_models, show_model
 from stagerelease.http.wire import origin_of
 from stagerelease.kernel.errors import NotFound
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(speak_page)])
+names = APIRouter(include_in_schema=False, dependencies=[Depends(speak_page)])
+"""Tried after every other route: two words in a path are a model only if nothing else has them."""
+
 FOR_EVER = "public, max-age=31536000, immutable"
 
 
@@ -22,6 +25,16 @@ def home(request: Request, begin: BeginVisitor) -> HTMLResponse:
     with begin(read_only=True) as work:
         models = list_models(work)
     return page(request, "home.html", models=models, origin=origin_of(request))
+
+
+@names.get("/models/{org}/{name}")
+@names.get("/{org}/{name}")
+def model(begin: BeginVisitor, org: str, name: str) -> RedirectResponse:
+    """Lead from a model's own address, which refusals and feeds name, to the page it has."""
+    with begin(read_only=True) as work:
+        real = canonical(work, f"{org}/{name}")
+        show_model(work, real)  # whoever may not know of it is not led on
+    return to(f"/models/{real}/request")
 
 
 @router.get("/static/{digest}/{name}")
