@@ -710,12 +710,17 @@ def test_holders_are_those_let_in_at_an_instant(world, clock):
     clock.move(DAY)
     with world.begin("olga") as work:
         service.suspend_grant(work, grant.id, reason="Looking.")
-    with world.works.begin(read_only=True) as work:
-        assert queries.holders(work, world.track_id) == []
-        assert [g.id for g in queries.holders(work, world.track_id, at=start)] == [grant.id]
-        assert queries.holders(work, world.track_id, at=start - DAY) == []
+
+    def held(at=None, **options):
+        with world.begin("aud", read_only=True) as work:
+            rows = service.holders_report(work, at=at, track_id=world.track_id, **options)
+        return [(row.grant_id, row.state) for row in rows]
+
+    assert held(state="active") == []
+    assert held() == [(grant.id, "suspended")]
+    assert held(start) == held(start, state="active") == [(grant.id, "active")]
+    assert held(start - DAY) == []
     with world.begin("olga") as work:
         service.revoke_grant(work, grant.id, reason="Enough.")
-    with world.works.begin(read_only=True) as work:
-        assert queries.holders(work, world.track_id, at=clock.now()) == []
-        assert [g.id for g in queries.holders(work, world.track_id, at=start)] == [grant.id]
+    assert held(clock.now(), state="active") == []
+    assert held(start, state="active") == [(grant.id, "active")]

@@ -14,11 +14,11 @@ from sqlalchemy import select
 from stagerelease.access import formbook
 from stagerelease.access.answers import judge
 from stagerelease.access.applicants import as_person, person_of
-from stagerelease.access.drafting import send_draft
 from stagerelease.access.mailing import PURPOSE
 from stagerelease.access.moving import lock_applicant
 from stagerelease.access.queries import RequestRow
 from stagerelease.access.rules import DraftState
+from stagerelease.access.sending import send_draft
 from stagerelease.access.tables import AccessDraft
 from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work

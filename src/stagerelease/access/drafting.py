@@ -1,8 +1,7 @@
-"""Use cases on drafts: save what was typed, mistakes and all, and send it when it is right.
+"""Use cases on drafts: begin one, save what was typed, mistakes and all, show it, throw it away.
 
 A visitor without an account holds a secret that opens their draft; it is shown once and stored
-hashed. Sending such a draft mails a link to the address in it (``confirming`` takes it from
-there). Somebody who is signed in needs neither.
+hashed. Somebody who is signed in needs none. ``sending`` takes a draft from here.
 """
 
 from __future__ import annotations
@@ -10,33 +9,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import select
 
-from stagerelease.access import formbook, queries
+from stagerelease.access import formbook
 from stagerelease.access.abuse import UNKNOWN_NETWORK, Limited, Visitor
-from stagerelease.access.answers import Answer, Answers, as_typed, judge
-from stagerelease.access.asking import askable, find_waiting, send
+from stagerelease.access.answers import Answers, as_typed, judge
+from stagerelease.access.asking import askable
 from stagerelease.access.formbook import FormPage
-from stagerelease.access.forms import ADDRESS_KEY
-from stagerelease.access.mailing import mail_confirmation
 from stagerelease.access.moving import lock_applicant
-from stagerelease.access.queries import RequestRow
 from stagerelease.access.rules import (
-    CONFIRM_WITHIN,
     DRAFT_KEPT,
-    MAIL_AGAIN_AFTER,
     DraftState,
-    Origin,
 )
 from stagerelease.access.tables import AccessDraft
 from stagerelease.access.throttle import spend
 from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work
 from stagerelease.kernel.clock import iso
-from stagerelease.kernel.errors import Conflict, DomainError, FieldError, Invalid, NotFound, TooMany
+from stagerelease.kernel.errors import Conflict, FieldError, Invalid, NotFound
 from stagerelease.kernel.ids import new_id, new_salt
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.queries import storable
@@ -68,27 +61,6 @@ class DraftRow:
     secret: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of sending a draft; the draft is stored in every case.
-
-    ``request`` is set when it was sent, ``confirming`` when a link was mailed to the draft's
-    address, now or a moment ago. Otherwise ``refused`` says why not: ``Invalid`` with a sentence
-    for each wrong field, ``TooMany`` with when to try again, or ``Conflict``.
-    """
-
-    draft: DraftRow
-    request: RequestRow | None = None
-    confirming: bool = False
-    refused: DomainError | None = None
-
-    def check(self) -> Outcome:
-        """Return this outcome; raise its refusal, if it has one, once the draft is committed."""
-        if self.refused is not None:
-            raise self.refused
-        return self
-
-
 def _unknown(draft_id: str) -> NotFound:
     return NotFound(
         f"There is no draft {draft_id[:60]!r}, or it is not yours, or it was sent already.",
@@ -100,7 +72,7 @@ def _unknown(draft_id: str) -> NotFound:
 # --- opening ------------------------------------------------------------------------------------
 
 
-def _open(work: Work, draft_id: str, secret: str | None, *, lock: bool = True) -> AccessDraft:
+def open_draft(work: Work, draft_id: str, secret: str | None, *, lock: bool = True) -> AccessDraft:
     """Return a draft to its author: the person who made it, or who shows its secret.
 
     Raises:
@@ -134,7 +106,8 @@ def _is_author(work: Work, draft: AccessDraft, secret: str | None) -> bool:
     return hmac.compare_digest(draft.secret_sha256, hashlib.sha256(secret.encode()).digest())
 
 
-def _row(work: Work, draft: AccessDraft, *, secret: str | None = None) -> DraftRow:
+def row_of(work: Work, draft: AccessDraft, *, secret: str | None = None) -> DraftRow:
+    """Return a draft as its author sees it now, with what keeps it from being sent."""
     work.session.flush()
     repo_id = work.session.execute(
         select(Variant.repo_id).where(Variant.id == draft.variant_id)
@@ -165,7 +138,7 @@ def show_draft(work: Work, draft_id: str, *, secret: str | None = None) -> Draft
     Raises:
         NotFound: there is none, it is somebody else's, it was sent, or its time is over.
     """
-    return _row(work, _open(work, draft_id, secret, lock=False))
+    return row_of(work, open_draft(work, draft_id, secret, lock=False))
 
 
 def find_draft(work: Work, *, repo_id: str) -> DraftRow | None:
@@ -176,7 +149,7 @@ def find_draft(work: Work, *, repo_id: str) -> DraftRow | None:
         select(Variant.id).where(Variant.repo_id == repo_id)
     ).scalar_one_or_none()
     draft = _mine(work, variant_id, lock=False) if variant_id is not None else None
-    return _row(work, draft) if draft is not None else None
+    return row_of(work, draft) if draft is not None else None
 
 
 def _mine(work: Work, variant_id: str, *, lock: bool) -> AccessDraft | None:
@@ -223,9 +196,9 @@ def save_draft(
     """
     typed = as_typed(answers)
     if draft_id is not None:
-        draft = _open(work, draft_id, secret)
-        _keep(work, draft, typed, visitor=visitor)
-        return _row(work, draft)
+        draft = open_draft(work, draft_id, secret)
+        keep_typed(work, draft, typed, visitor=visitor)
+        return row_of(work, draft)
     if repo_id is None:
         raise Invalid("Name the repository, or the draft.", reason="access.which")
     return _begin(work, repo_id, typed, visitor=visitor)
@@ -238,8 +211,8 @@ def _begin(work: Work, repo_id: str, typed: Answers, *, visitor: Visitor) -> Dra
         lock_applicant(work, me)
         begun = _mine(work, variant_id, lock=True)
         if begun is not None:
-            _keep(work, begun, typed, visitor=visitor)
-            return _row(work, begun)
+            keep_typed(work, begun, typed, visitor=visitor)
+            return row_of(work, begun)
     else:
         spend(work, Limited.DRAFT, visitor=visitor)
     secret = new_salt().hex() if me is None else None
@@ -259,10 +232,10 @@ def _begin(work: Work, repo_id: str, typed: Answers, *, visitor: Visitor) -> Dra
         expires_at=work.now + DRAFT_KEPT,
     )
     work.session.add(draft)
-    return _row(work, draft, secret=secret)
+    return row_of(work, draft, secret=secret)
 
 
-def _keep(work: Work, draft: AccessDraft, typed: Answers, *, visitor: Visitor) -> None:
+def keep_typed(work: Work, draft: AccessDraft, typed: Answers, *, visitor: Visitor) -> None:
     """Write new answers into a draft that may still be changed.
 
     Raises:
@@ -291,7 +264,7 @@ def discard_draft(work: Work, draft_id: str, *, secret: str | None = None) -> No
         NotFound: there is none, or it is somebody else's.
         Conflict: it was sent; a request is withdrawn, not discarded.
     """
-    draft = _open(work, draft_id, secret)
+    draft = open_draft(work, draft_id, secret)
     if draft.state not in EDITABLE:
         raise Conflict(
             "This draft was sent.", reason="access.draft-sent", next_step="Withdraw the request."
@@ -305,106 +278,3 @@ def empty(draft: AccessDraft, to: DraftState) -> None:
     draft.answers = {}
     draft.address = None
     draft.secret_sha256 = None
-
-
-# --- sending ------------------------------------------------------------------------------------
-
-
-def submit_draft(
-    work: Work,
-    draft_id: str,
-    *,
-    secret: str | None = None,
-    answers: Mapping[str, object] | None = None,
-    visitor: Visitor = UNKNOWN_NETWORK,
-) -> Outcome:
-    """Send a draft, after saving ``answers`` into it when they are given.
-
-    Signed in: a request waits from now on. Anonymous: a link is mailed to the address in the
-    answers, and the request waits once it is followed; whether that address has an account changes
-    nothing that this answers. Sending twice sends once. What was typed is stored even when it
-    cannot be sent: look at ``Outcome.refused``.
-
-    Raises:
-        NotFound, TooLarge, Invalid: see ``save_draft``.
-    """
-    draft = _open(work, draft_id, secret)
-    if draft.state == DraftState.SUBMITTED:
-        request = queries.find_request(work, draft.request_id or "")
-        return Outcome(replace(_row(work, draft), wrong=()), request=request)
-    if answers is not None:
-        _keep(work, draft, as_typed(answers), visitor=visitor)
-    row = _row(work, draft)
-    good, wrong = judge(row.page.form, row.answers, family=row.page.family)
-    if wrong:
-        return Outcome(row, refused=_invalid(wrong))
-    draft.form_id = formbook.keep(work, row.page.stored)
-    if draft.person_id is not None:
-        return _send_own(work, draft, row, good)
-    return _send_mail(work, draft, row, str(good[ADDRESS_KEY]), visitor=visitor)
-
-
-def _invalid(wrong: tuple[FieldError, ...]) -> Invalid:
-    n = len(wrong)
-    return Invalid(
-        f"{n} answer{'s are' if n > 1 else ' is'} not complete yet. Your draft is saved.",
-        reason="access.fields",
-        next_step="Correct each, and send it again.",
-        fields=wrong,
-    )
-
-
-def _send_own(work: Work, draft: AccessDraft, row: DraftRow, good: Answers) -> Outcome:
-    me = accountable(work, "ask for access")
-    lock_applicant(work, me)
-    try:
-        request = send_draft(work, draft, row.page, good, applicant_id=me)
-    except Conflict as error:
-        return Outcome(row, refused=error)
-    return Outcome(replace(_row(work, draft), wrong=()), request=request)
-
-
-def send_draft(
-    work: Work,
-    draft: AccessDraft,
-    page: FormPage,
-    good: Mapping[str, Answer],
-    *,
-    applicant_id: str,
-) -> RequestRow:
-    """Make the request that a draft asks for, by the caller, and end the draft.
-
-    Raises:
-        NotFound: the caller may not know of the repository any more.
-        Conflict: it is open, they have access or a request that waits, or may not ask yet.
-    """
-    askable(work, page.repo_id)
-    waiting = find_waiting(work, page.variant_id, applicant_id)
-    if waiting is not None:
-        raise Conflict(
-            f"Your request for {page.repo_id} of {iso(waiting.submitted_at)} still waits.",
-            reason="access.waits",
-            next_step="Add to it in its thread, or withdraw it and send this one.",
-        )
-    request = send(work, page.stored, page.variant_id, applicant_id, good, origin=Origin.FORM)
-    empty(draft, DraftState.SUBMITTED)
-    draft.request_id = request.id
-    return request
-
-
-def _send_mail(
-    work: Work, draft: AccessDraft, row: DraftRow, address: str, *, visitor: Visitor
-) -> Outcome:
-    again = draft.state == DraftState.UNCONFIRMED and draft.address == address
-    if again and draft.mailed_at is not None and work.now < draft.mailed_at + MAIL_AGAIN_AFTER:
-        return Outcome(row, confirming=True)
-    try:
-        spend(work, Limited.MAIL, visitor=visitor, address=address)
-    except TooMany as error:
-        return Outcome(row, refused=error)
-    draft.state = DraftState.UNCONFIRMED
-    draft.address = address
-    draft.mailed_at = work.now
-    draft.expires_at = work.now + CONFIRM_WITHIN
-    mail_confirmation(work, draft.id, address, repo_id=row.repo_id)
-    return Outcome(_row(work, draft), confirming=True)

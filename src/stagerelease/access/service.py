@@ -38,12 +38,10 @@ from stagerelease.access.deciding import (
 )
 from stagerelease.access.drafting import (
     DraftRow,
-    Outcome,
     discard_draft,
     find_draft,
     save_draft,
     show_draft,
-    submit_draft,
 )
 from stagerelease.access.formbook import (
     FormPage,
@@ -56,6 +54,7 @@ from stagerelease.access.formbook import (
 )
 from stagerelease.access.queue import Queued, QueuePage, decision_times, queue
 from stagerelease.access.reviewing import add_note, ask, assign, declare_conflict
+from stagerelease.access.sending import Outcome, submit_draft
 from stagerelease.access.sweeping import sweep_due, sweep_over
 
 __all__ = [

@@ -208,22 +208,26 @@ def record_revision(
     work.session.add(revision)
     work.session.flush()  # files refer to it
     _write_files(work, revision.id, files, blobs)
-    if branch is None:
-        work.session.add(
-            Ref(
-                id=new_id("ref"),
-                variant_id=variant_id,
-                name=ref,
-                kind="branch",
-                revision_id=revision.id,
-            )
-        )
-    else:
-        branch.revision_id = revision.id
+    _move_branch(work, branch, revision, ref)
     work.session.flush()  # a lost race over the branch shows here, before the log is touched
     row = queries.load_revision(work, revision.id)
     _log_revision(work, variant, row, ref, len(files))
     return row
+
+
+def _move_branch(work: Work, branch: Ref | None, revision: Revision, name: str) -> None:
+    if branch is not None:
+        branch.revision_id = revision.id
+        return
+    work.session.add(
+        Ref(
+            id=new_id("ref"),
+            variant_id=revision.variant_id,
+            name=name,
+            kind="branch",
+            revision_id=revision.id,
+        )
+    )
 
 
 def _no_revision(revision_id: str, variant: Variant) -> NotFound:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, and_, func, or_, select
+from sqlalchemy import ColumnElement, ScalarSelect, Select, and_, func, or_, select
 
 from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work
@@ -68,11 +68,27 @@ def holders_report(
     for named in (track_id, organisation, after):
         if named is not None and not storable(named):
             return []
-    shown = func.coalesce(Organisation.name, Person.display_name)
-    statement = (
+    statement = _held(at)
+    if track_id is not None:
+        statement = statement.where(Grant.track_id == track_id)
+    if organisation is not None:
+        statement = statement.where(
+            or_(Organisation.slug == organisation, Organisation.id == organisation)
+        )
+    if after is not None:
+        statement = statement.where(Grant.id > after)
+    if state is not None:
+        statement = statement.where(_is_in(state, at))
+    rows = work.session.execute(statement.limit(min(limit, MAX_PAGE)))
+    return [_row(values, at) for values in rows]
+
+
+def _held(at: datetime) -> Select[*tuple[Any, ...]]:
+    """Return the statement of every grant there was ``at``, by id, with its state of that time."""
+    return (
         select(
             Grant.id,
-            shown,
+            func.coalesce(Organisation.name, Person.display_name),
             Grant.organisation_id,
             Grant.person_id,
             Variant.repo_id,
@@ -92,18 +108,6 @@ def holders_report(
         .where(Grant.created_at <= at)
         .order_by(Grant.id)
     )
-    if track_id is not None:
-        statement = statement.where(Grant.track_id == track_id)
-    if organisation is not None:
-        statement = statement.where(
-            or_(Organisation.slug == organisation, Organisation.id == organisation)
-        )
-    if after is not None:
-        statement = statement.where(Grant.id > after)
-    if state is not None:
-        statement = statement.where(_is_in(state, at))
-    rows = work.session.execute(statement.limit(min(limit, MAX_PAGE)))
-    return [_row(values, at) for values in rows]
 
 
 def _state_at(at: datetime) -> ScalarSelect[str]:

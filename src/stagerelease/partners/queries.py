@@ -7,7 +7,6 @@ decides who may see what; ``service`` does.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -83,7 +82,6 @@ __all__ = [
     "grant_events",
     "grants_for",
     "has_signed",
-    "holders",
     "list_grants",
     "list_outdated",
     "list_signatures",
@@ -283,26 +281,6 @@ def was_revoked(
         .limit(1)
     ).scalar_one_or_none()
     return newest == GrantState.REVOKED
-
-
-def holders(work: Work, track_id: str, at: datetime | None = None) -> list[GrantRow]:
-    """Return the grants on a track whose dates cover ``at`` (now when None), oldest first.
-
-    For now, only active ones; for a past instant, a suspension that lasted then does not hide one,
-    because its holder has had the files.
-    """
-    instant = at or work.now
-    statement = _GRANT.where(
-        Grant.track_id == track_id,
-        Grant.state != GrantState.PENDING,
-        Grant.valid_from <= instant,
-        Grant.valid_until > instant,
-        or_(Grant.ended_at.is_(None), Grant.ended_at > instant),
-    )
-    if at is None:
-        statement = statement.where(Grant.state == GrantState.ACTIVE)
-    rows = work.session.execute(statement.order_by(Grant.created_at, Grant.id))
-    return [_grant(row) for row in rows]
 
 
 def grant_events(work: Work, grant_id: str) -> list[GrantEventRow]:

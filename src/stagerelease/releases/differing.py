@@ -25,6 +25,8 @@ class Change:
     @property
     def sentence(self) -> str:
         """Return the change as a person reads it."""
+        if self.where == "Description":
+            return "Description is reworded."
         if self.before is None:
             return f"{self.where} is added: {_said(self.after)}."
         if self.after is None:

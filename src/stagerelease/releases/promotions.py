@@ -130,23 +130,27 @@ def open_promotion(
     promotion.request_hash = _hash(work, promotion)
     work.session.add(promotion)
     work.session.flush()  # its number is given by the database
+    _log_opened(work, promotion)
+    if not draft:
+        _submit(work, promotion)
+    return read_back(work, promotion)
+
+
+def _log_opened(work: Work, promotion: Promotion) -> None:
     ledger.append(
         work,
         type="promotion.opened",
         subject=f"promotion:{promotion.id}",
         new_state=State.DRAFT.value,
         detail={
-            "track": track.id,
-            "from": track.stage,
-            "to": to,
+            "track": promotion.track_id,
+            "from": promotion.from_stage,
+            "to": promotion.to_stage,
             "request_hash": promotion.request_hash,
             "evidence": promotion.evidence_ids,
         },
-        policy_sha256=queries.plan_sha256(work, track.plan_version_id),
+        policy_sha256=queries.plan_sha256(work, promotion.plan_version_id),
     )
-    if not draft:
-        _submit(work, promotion)
-    return read_back(work, promotion)
 
 
 def _submit(work: Work, promotion: Promotion) -> None:
