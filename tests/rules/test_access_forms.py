@@ -20,7 +20,7 @@ from stagerelease.access.answers import (
 )
 from stagerelease.access.formbook import SHIPPED_VERSION
 from stagerelease.access.forms import (
-    DUO,
+    PURPOSES,
     Choice,
     Field,
     Fieldset,
@@ -33,6 +33,7 @@ from stagerelease.access.forms import (
     shipped_form,
 )
 from stagerelease.kernel.errors import DomainError, Invalid, TooLarge
+from stagerelease.partners.duo import DUO_CODES
 
 SHIPPED = {
     1: "b97cedcb21e73b45d443b18e6a4b56c3c8b92526bdeb262568101f433a95631b",
@@ -86,8 +87,8 @@ def fields(draw: st.DrawFn, key: str) -> Field:
     elif kind in (Kind.CHOICE, Kind.CHOICES):
         extra = {"choices": draw(CHOICES)}
     elif kind is Kind.DUO_PURPOSE:
-        codes = draw(st.lists(st.sampled_from(sorted(DUO)), min_size=1, unique=True))
-        extra = {"choices": tuple(Choice(c, f"{DUO[c][1]} ({c})") for c in codes)}
+        codes = draw(st.lists(st.sampled_from(sorted(PURPOSES)), min_size=1, unique=True))
+        extra = {"choices": tuple(Choice(c, f"{DUO_CODES[c].label} ({c})") for c in codes)}
     elif kind is Kind.DATE:
         extra = {"earliest": draw(st.none() | st.dates(max_value=date(2030, 1, 1)))}
     elif kind is Kind.URL:

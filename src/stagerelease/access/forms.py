@@ -13,11 +13,11 @@ from datetime import date
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
-from types import MappingProxyType
 from typing import Any
 
 from stagerelease.kernel.canonical import canonical_sha256
 from stagerelease.kernel.errors import FieldError, Invalid
+from stagerelease.partners.duo import DUO_CODES
 from stagerelease.releases.source import Fields, line_of, lines_of, load_yaml
 
 DEFAULT = "default"
@@ -48,19 +48,8 @@ class Kind(StrEnum):
 LIMITED = frozenset({Kind.TEXT, Kind.LONG_TEXT})
 CHOSEN = frozenset({Kind.CHOICE, Kind.CHOICES, Kind.DUO_PURPOSE})
 
-DUO: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "NRES": ("DUO:0000004", "no restriction"),
-        "GRU": ("DUO:0000042", "general research use"),
-        "HMB": ("DUO:0000006", "health or medical or biomedical research"),
-        "DS": ("DUO:0000007", "disease specific research"),
-        "POA": ("DUO:0000011", "population origins or ancestry research only"),
-        "NCU": ("DUO:0000046", "non-commercial use only"),
-        "NPU": ("DUO:0000045", "not for profit organisation use only"),
-        "NPUNCU": ("DUO:0000018", "not for profit, non commercial use only"),
-    }
-)
-"""Purposes by their Data Use Ontology shorthand: term and label (GA4GH DUO)."""
+PURPOSES = ("NRES", "GRU", "HMB", "DS", "POA", "NCU", "NPU", "NPUNCU")
+"""Data Use Ontology codes that say what something is for; the others narrow an agreement."""
 
 FAMILY = "family"
 """``choices_from``: the other checkpoints of the family that whoever looks may know of."""
@@ -290,8 +279,9 @@ def _choices(given: Fields, kind: str) -> dict[str, Any]:
     if kind not in CHOSEN:
         return {}
     if kind == Kind.DUO_PURPOSE:
-        codes = given.names("choices", tuple(DUO), tuple(DUO))
-        return {"choices": tuple(Choice(code, f"{DUO[code][1]} ({code})") for code in codes)}
+        codes = given.names("choices", PURPOSES, PURPOSES)
+        choices = (Choice(code, f"{DUO_CODES[code].label} ({code})") for code in codes)
+        return {"choices": tuple(choices)}
     source = given.text("choices_from", limit=40)
     if source:
         if source != FAMILY or given.take("choices") is not None:
