@@ -1,0 +1,1 @@
+"""Text from checkpoints: a port, and what computes behind it."""
