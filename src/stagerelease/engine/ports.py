@@ -58,6 +58,8 @@ class Job:
     Sequence ``i`` belongs to prompt ``i // n``. ``logprobs``: how many alternatives to tell beside
     each token (0: the token's own figure alone; None: nothing). ``echo`` sends the prompt back
     first, with figures when ``logprobs`` is given. ``stop`` texts end a sequence and are not sent.
+    What was computed for a prompt's beginning is used again only between jobs of one
+    ``cache_salt``: how soon an answer comes must tell nobody what others have asked.
     """
 
     checkpoint: Checkpoint
@@ -68,6 +70,7 @@ class Job:
     stop: Sequence[str] = ()
     logprobs: int | None = None
     echo: bool = False
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +144,13 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What an engine is doing now."""
+    """What an engine is doing now; ``figures`` counts what it has done, by metric name."""
 
     models: tuple[ModelState, ...]
     running: int
     waiting: int
     draining: bool
+    figures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Engine(Protocol):

@@ -1,0 +1,303 @@
+"""GPT-2's forward pass over the mixed batch of one step (Radford et al. 2019).
+
+Rows of all sequences go through the matrix products together; attention is computed for all that
+decode at once, and for each chunk of a prompt by itself. Keys and values stay in fp32. Every
+operation treats rows alike, so a row's figures do not depend on its company.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import torch
+from torch import Tensor
+from torch.nn import functional as fn
+
+from stagerelease.engine.batching import Part
+from stagerelease.engine.linear import LEAST_ROWS, Dtype, Linear, Plain, make_linear
+from stagerelease.kernel.errors import Invalid
+
+log = structlog.get_logger(__name__)
+
+_PLAIN = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "reorder_and_upcast_attn": (False,),
+    "add_cross_attention": (False,),
+}
+"""What a config may vary and this code does not compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The figures of a GPT-2 config that the computation needs."""
+
+    layers: int
+    width: int
+    heads: int
+    vocabulary: int
+    positions: int
+    epsilon: float
+    ends: frozenset[int]  # ids that end a text
+
+    @property
+    def token_bytes(self) -> int:
+        """Return how many bytes of keys and values one token takes."""
+        return 2 * self.layers * self.width * 4
+
+
+def read_shape(config: Mapping[str, Any]) -> Shape:
+    """Return the shape that a config states.
+
+    Raises:
+        Invalid: it is no GPT-2, or one of a kind that is not computed here (``engine.model``).
+    """
+    odd = [k for k, allowed in _PLAIN.items() if config.get(k, allowed[0]) not in allowed]
+    if config.get("model_type") != "gpt2" or odd:
+        what = f"{odd[0]} = {config[odd[0]]!r}" if odd else f"{config.get('model_type')!r}"
+        raise Invalid(
+            f"This engine computes GPT-2 as published, and this checkpoint says {what}.",
+            reason="engine.model",
+        )
+    end = config.get("eos_token_id")
+    ends = end if isinstance(end, list) else [] if end is None else [end]
+    return Shape(
+        layers=int(config["n_layer"]),
+        width=int(config["n_embd"]),
+        heads=int(config["n_head"]),
+        vocabulary=int(config["vocab_size"]),
+        positions=int(config["n_positions"]),
+        epsilon=float(config.get("layer_norm_epsilon", 1e-5)),
+        ends=frozenset(int(i) for i in ends),
+    )
+
+
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+class Store:
+    """Keys and values of every slot: anonymous memory, taken page by page as it is written."""
+
+    def __init__(self, shape: Shape, slots: int, device: torch.device) -> None:
+        self.shape = shape
+        self.slots = slots
+        head = shape.width // shape.heads
+        sizes = (2 * shape.layers, slots, shape.heads, shape.positions, head)
+        self.memory: mmap.mmap | None = None
+        if device.type == "cpu":
+            count = torch.Size(sizes).numel()
+            self.memory = mmap.mmap(-1, count * 4, flags=_PRIVATE)
+            if hasattr(mmap, "MADV_NOHUGEPAGE"):
+                self.memory.madvise(mmap.MADV_NOHUGEPAGE)  # a page more is not 2 MiB more
+            pool = torch.frombuffer(self.memory, dtype=torch.float32, count=count).view(sizes)
+        else:
+            pool = torch.zeros(sizes, device=device)
+        self.keys = [pool[2 * i] for i in range(shape.layers)]
+        self.values = [pool[2 * i + 1] for i in range(shape.layers)]
+
+    def give_up(self, slot: int) -> None:
+        """Return a slot's memory to the system."""
+        if self.memory is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        size = self.shape.width * self.shape.positions * 4
+        for plane in range(2 * self.shape.layers):
+            start = (plane * self.slots + slot) * size
+            inner = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages of this slot alone
+            length = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE - inner
+            if length > 0:
+                self.memory.madvise(mmap.MADV_DONTNEED, inner, length)
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Copy the first ``count`` tokens of one slot to another."""
+        for plane in (*self.keys, *self.values):
+            plane[target, :, :count] = plane[source, :, :count]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where the rows of a step stand: first those that decode, then chunk by chunk, then padding.
+
+    ``reach`` is the longest of the decoding sequences, rounded up; ``mask`` is 0 where a slot's
+    sequence has a key and -inf elsewhere (slots × 1 × 1 × reach).
+    """
+
+    ids: Tensor
+    positions: Tensor
+    places: Tensor  # of each real row and head in the store, flattened
+    rows: int  # real ones
+    decoding: Tensor  # slots
+    reach: int
+    span: int  # slots up to the last that decodes
+    mask: Tensor
+    chunks: tuple[tuple[int, int, int, int], ...]  # first row, rows, slot, tokens before
+
+
+def padded(rows: int) -> int:
+    """Return how many rows to compute for ``rows``: few different numbers, since each number
+    makes oneDNN prepare kernels of its own.
+    """
+    step = 2 if rows <= 8 else 8 if rows <= 64 else 32
+    return max(LEAST_ROWS, -(-rows // step) * step)
+
+
+class Gpt2:
+    """One checkpoint, ready to compute. Not safe for threads: the engine's thread owns it."""
+
+    def __init__(
+        self, shape: Shape, weights: Mapping[str, Tensor], *, dtype: Dtype, slots: int,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.shape, self.dtype, self.device = shape, dtype, device
+        self.store = Store(shape, slots, device)
+        self.bytes = 0
+        self._layers: list[dict[str, Any]] = []
+        self._weights = weights
+        self._embedding = weights["wte.weight"]  # stays in the mapped file on a CPU
+        self._places = weights["wpe.weight"].float().to(device)
+        self._final = (
+            weights["ln_f.weight"].float().to(device),
+            weights["ln_f.bias"].float().to(device),
+        )
+        self._plain = 0
+
+    def prepare(self, progress: Any = None) -> None:
+        """Lay out every weight for the processor; tells ``progress`` the share done."""
+        for i in range(self.shape.layers):
+            self._layers.append(self._layer(i))
+            if progress is not None:
+                progress((i + 1) / (self.shape.layers + 2))
+        head = self._weights.get("lm_head.weight", self._embedding)
+        self._head = self._linear(head, None)
+        if self.device.type != "cpu":
+            self._embedding = self._embedding.to(self.device)
+        self._weights = {}
+        if self._plain:
+            log.warning(
+                "this machine lacks a packed product, or it computes otherwise: slower ones serve",
+                dtype=self.dtype,
+                products=self._plain,
+            )
+
+    def _linear(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Linear:
+        made, size = make_linear(
+            weight.float().to(self.device),
+            None if bias is None else bias.float().to(self.device),
+            dtype=self.dtype,
+            gelu=gelu,
+        )
+        self.bytes += size
+        self._plain += isinstance(made, Plain) and self.device.type == "cpu"
+        return made
+
+    def _layer(self, i: int) -> dict[str, Any]:
+        w = {
+            name.removeprefix(f"h.{i}."): tensor
+            for name, tensor in self._weights.items()
+            if name.startswith(f"h.{i}.")
+        }
+        made: dict[str, Any] = {
+            norm: (w[f"{norm}.weight"].float().to(self.device),
+                   w[f"{norm}.bias"].float().to(self.device))
+            for norm in ("ln_1", "ln_2")
+        }  # fmt: skip
+        for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
+            # Saved in × out (the "Conv1D" of the original code).
+            made[name] = self._linear(
+                w[f"{name}.weight"].t(), w[f"{name}.bias"], gelu=name == "mlp.c_fc"
+            )
+        return made
+
+    def _norm(self, x: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
+        return fn.layer_norm(x, (self.shape.width,), by[0], by[1], self.shape.epsilon)
+
+    def hidden(self, parts: Sequence[Part]) -> Tensor:
+        """Compute ``parts`` (those that decode first), keep their keys and values, and return the
+        last layer's rows in the order of the parts' tokens.
+        """
+        at = self._lay_out(parts)
+        x = self._embedding[at.ids].float() + self._places[at.positions]
+        for i, layer in enumerate(self._layers):
+            qkv = layer["attn.c_attn"](self._norm(x, layer["ln_1"]))
+            x = x + layer["attn.c_proj"](self._attend(i, qkv, at))
+            inner = layer["mlp.c_fc"](self._norm(x, layer["ln_2"]))
+            x = x + layer["mlp.c_proj"](inner)
+        return x[: at.rows]
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """Return the logits (rows × vocabulary, fp32) of the last layer's ``rows``."""
+        count = len(rows)
+        x = self._norm(rows, self._final)
+        x = fn.pad(x, (0, 0, 0, padded(count) - count))
+        return self._head(x)[:count]
+
+    def _lay_out(self, parts: Sequence[Part]) -> _Layout:
+        ids: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        chunks: list[tuple[int, int, int, int]] = []
+        decoding = [p for p in parts if p.count == 1 and p.start >= p.line.prompt]
+        for part in parts:
+            if part.start < part.line.prompt:
+                chunks.append((len(ids), part.count, part.line.slot, part.start))
+            stop = part.start + part.count
+            ids += part.line.tokens[part.start : stop]
+            positions += range(part.start, stop)
+            slots += [part.line.slot] * part.count
+        rows, fill = len(ids), padded(len(ids)) - len(ids)
+        place = torch.tensor([slots, positions])
+        heads = torch.arange(self.shape.heads)
+        places = (place[0, :, None] * self.shape.heads + heads) * self.shape.positions
+        places = (places + place[1, :, None]).flatten()
+        span = max((p.line.slot + 1 for p in decoding), default=0)
+        reach = max((p.start + 1 for p in decoding), default=0)
+        reach = min(-(-reach // 32) * 32, self.shape.positions)
+        lengths = torch.ones(span, dtype=torch.int64)
+        on = torch.tensor([p.line.slot for p in decoding], dtype=torch.int64)
+        lengths[on] = torch.tensor([p.start + 1 for p in decoding], dtype=torch.int64)
+        mask = torch.zeros(span, 1, 1, reach)
+        mask.masked_fill_(
+            torch.arange(reach)[None, None, None] >= lengths[:, None, None, None], -torch.inf
+        )
+        return _Layout(
+            ids=torch.tensor(ids + [0] * fill, device=self._embedding.device),
+            positions=torch.tensor(positions + [0] * fill, device=self.device),
+            places=places.to(self.device),
+            rows=rows,
+            decoding=on.to(self.device),
+            reach=reach,
+            span=span,
+            mask=mask.to(self.device),
+            chunks=tuple(chunks),
+        )
+
+    def _attend(self, i: int, qkv: Tensor, at: _Layout) -> Tensor:
+        """Return the attention of layer ``i`` (rows × width) after keeping new keys and values."""
+        heads, head = self.shape.heads, self.shape.width // self.shape.heads
+        q, k, v = qkv.view(len(qkv), 3, heads, head).unbind(1)
+        keys, values = self.store.keys[i], self.store.values[i]
+        keys.view(-1, head).index_copy_(0, at.places, k[: at.rows].reshape(-1, head))
+        values.view(-1, head).index_copy_(0, at.places, v[: at.rows].reshape(-1, head))
+        q = q * head**-0.5
+        out = torch.zeros(len(qkv), heads, head, device=qkv.device)
+        count = len(at.decoding)
+        if count:
+            asked = torch.zeros(at.span, heads, 1, head, device=qkv.device)
+            asked[at.decoding, :, 0] = q[:count]
+            near = torch.matmul(asked, keys[: at.span, :, : at.reach].transpose(-1, -2))
+            weights = torch.softmax(near.add_(at.mask), -1)
+            found = torch.matmul(weights, values[: at.span, :, : at.reach])
+            out[:count] = found[at.decoding, :, 0]
+        for first, rows, slot, before in at.chunks:
+            end = before + rows
+            near = torch.matmul(
+                q[first : first + rows].transpose(0, 1), keys[slot, :, :end].transpose(-1, -2)
+            )
+            later = torch.ones(rows, end, dtype=torch.bool, device=qkv.device).triu_(before + 1)
+            weights = torch.softmax(near.masked_fill_(later, -torch.inf), -1)
+            out[first : first + rows] = torch.matmul(weights, values[slot, :, :end]).transpose(0, 1)
+        return out.view(len(qkv), -1)

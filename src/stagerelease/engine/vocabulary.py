@@ -1,0 +1,100 @@
+"""A checkpoint's tokenizer: text to ids, and each id to the bytes it stands for.
+
+Only byte-level tokenizers are taken (GPT-2's kind): there every id has bytes of its own, so that an
+answer can be sent as it comes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tokenizers import Tokenizer
+
+from stagerelease.engine.ports import Prompt
+from stagerelease.kernel.errors import Invalid
+
+
+@cache
+def byte_of_character() -> dict[str, int]:
+    """Return which byte each character of a byte-level vocabulary stands for.
+
+    The 188 printable bytes of Latin-1 stand for themselves; the others, in order, are shifted to
+    U+0100 and up (Radford et al. 2019, byte-level BPE).
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
+
+
+class Vocabulary:
+    """The tokens of one checkpoint. ``size`` counts the model's ids, named or not."""
+
+    def __init__(self, source: bytes, *, size: int) -> None:
+        """Read a ``tokenizer.json``.
+
+        Raises:
+            Invalid: it is not one, or not byte-level (``engine.model``).
+        """
+        try:
+            self._tokenizer = Tokenizer.from_buffer(source)
+        except Exception as error:  # the library raises bare Exception
+            raise Invalid("tokenizer.json cannot be read.", reason="engine.model") from error
+        if "ByteLevel" not in str(self._tokenizer.decoder):
+            raise Invalid(
+                "Its tokenizer is not byte-level, so its text cannot be sent as it comes.",
+                reason="engine.model",
+            )
+        self.size = size
+        self._special = set(self._tokenizer.get_added_tokens_decoder())
+        self._bytes: dict[int, bytes] = {}
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Return the ids of a prompt; ids are checked.
+
+        Raises:
+            Invalid: an id that the model does not have (``engine.token``), or a prompt of no
+                tokens (``engine.empty``).
+        """
+        if isinstance(prompt, str):
+            ids = self._tokenizer.encode(prompt, add_special_tokens=False).ids
+        else:
+            ids = list(prompt)
+            wrong = next((i for i in ids if not 0 <= i < self.size), None)
+            if wrong is not None:
+                raise Invalid(
+                    f"{wrong} is no token of this model: ids go from 0 to {self.size - 1}.",
+                    reason="engine.token",
+                )
+        if not ids:
+            raise Invalid(
+                "The prompt holds no tokens, and there is nothing to continue.",
+                reason="engine.empty",
+                next_step="Give at least one word.",
+            )
+        return ids
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return what a token adds to the text; nothing for a control token."""
+        known = self._bytes.get(token)
+        if known is None:
+            known = self._bytes[token] = self._read(token)
+        return known
+
+    def spell(self, token: int) -> str:
+        """Return a token as it is shown by itself; bytes that are no text as ``bytes:\\xNN``."""
+        raw = self.bytes_of(token)
+        if not raw:
+            return self._tokenizer.id_to_token(token) or ""
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in raw)
+
+    def _read(self, token: int) -> bytes:
+        name = self._tokenizer.id_to_token(token)
+        if name is None or token in self._special:
+            return b""
+        table = byte_of_character()
+        if all(character in table for character in name):
+            return bytes(table[character] for character in name)
+        return name.encode()
