@@ -7,8 +7,11 @@ else, refuses what another site sends, and carries one strict policy.
 from stagerelease.http.pages import (
     agreements,
     asking,
+    demo,
+    design,
     home,
     me,
+    nav,
     report,
     requests,
     signing_in,
@@ -24,8 +27,11 @@ ROUTERS = (
     agreements.router,
     staff.router,
     report.router,
+    demo.router,
+    design.router,
 )
 
+nav.know(ROUTERS)
 LAST = home.names
 """The router to be tried after all others of every face."""
 
