@@ -73,7 +73,8 @@ def test_every_route_takes_the_door_or_is_listed_as_needing_none():
     without_work = {
         "livez",
         "version",
-        "problem_page",
+        "explain",
+        "show_problems",
         "vkey",
         "plan_schema",
         "agent_harnesses",

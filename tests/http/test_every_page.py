@@ -41,6 +41,15 @@ ONE = "/staff/requests/{request_id}"
 TABLE = {
     "GET /": Row(EVERYONE),
     "GET /models": Row(EVERYONE),
+    "GET /docs": Row(EVERYONE),
+    "GET /docs/api": Row(EVERYONE),
+    "GET /docs/api/{subject}": Row(EVERYONE),
+    "GET /docs/decisions/{slug}": Row(EVERYONE),
+    "GET /docs/{slug}": Row(EVERYONE),
+    "GET /problems": Row(EVERYONE),
+    "GET /problems/{code}": Row(EVERYONE),
+    "GET /status": Row(EVERYONE),
+    "GET /incidents/{number}": Row(EVERYONE),
     "GET /design": Row(EVERYONE),
     "POST /theme": Row(EVERYONE, {"theme": "dark", "next": "/models"}),
     "POST /demo/sign-in": Row(EVERYONE, {"role": "nobody"}),
@@ -123,6 +132,10 @@ def names(world):
         "token_id": token.id,
         "version_id": version.id,
         "signature_id": mine[0].id,
+        "subject": "releases",
+        "slug": "staff",
+        "code": "stale",
+        "number": 1,
         "digest": assets()["app.css"].digest[:16],
     }
 

@@ -516,7 +516,7 @@ def test_an_agreement_is_signed_with_nothing_ticked_beforehand(world):
 
 
 def test_markdown_of_an_agreement_runs_nothing():
-    from stagerelease.http.pages.agreements import render_text
+    from stagerelease.http.pages.markdown import render_text
 
     shown = render_text(
         "# A <script>alert(1)</script>\n\n[x](javascript:alert(1)) ![y](https://e.example/z.png)\n"

@@ -154,6 +154,11 @@ def size(count: int) -> str:
     return f"{count:,} B" if unit == "B" else f"{value:,.1f} {unit}"
 
 
+def counted(value: int, one: str, many: str = "") -> str:
+    """Return a number with what is counted: ``1 person``, ``1,204 people``."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
 def plain(word: str) -> str:
     """Return a code as words: ``in_review`` becomes ``In review``."""
     return word.replace("_", " ").replace("-", " ").capitalize()
@@ -183,6 +188,7 @@ def environment() -> Environment:
         "plain": plain,
         "choice_labels": choice_labels,
         "size": size,
+        "counted": counted,
     }
     env.globals |= {
         "static": static,

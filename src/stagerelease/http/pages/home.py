@@ -7,7 +7,7 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 
 from stagerelease.http.pages import shelf
 from stagerelease.http.pages.begin import BeginVisitor, is_secure
@@ -16,16 +16,12 @@ from stagerelease.http.pages.failing import speak_page
 from stagerelease.http.pages.forms import Sent
 from stagerelease.http.pages.frame import THEME_COOKIE, assets, page, safe_next, to
 from stagerelease.http.pages.guard import refuse_forgery
-from stagerelease.http.pages.models import canonical, show_model
 from stagerelease.kernel.errors import NotFound
 from stagerelease.notices import service
 from stagerelease.notices.feed import KINDS
 from stagerelease.notices.service import Entry
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(speak_page)])
-names = APIRouter(include_in_schema=False, dependencies=[Depends(speak_page)])
-"""Tried after every other route: two words in a path are a model only if nothing else has them."""
-
 PAGE, MODELS = 40, 24
 KIND_WORDS = {
     "release": "Releases",
@@ -86,16 +82,6 @@ def models(request: Request, begin: BeginVisitor, after: str = "") -> HTMLRespon
     return page(
         request, "models.html", models=found, older=older, newest="/models" if after else ""
     )
-
-
-@names.get("/models/{org}/{name}")
-@names.get("/{org}/{name}")
-def model(begin: BeginVisitor, org: str, name: str) -> RedirectResponse:
-    """Lead from a model's own address, which refusals and feeds name, to the page it has."""
-    with begin(read_only=True) as work:
-        real = canonical(work, f"{org}/{name}")
-        show_model(work, real)  # whoever may not know of it is not led on
-    return to(f"/models/{real}/request")
 
 
 @router.get("/static/{digest}/{name:path}")

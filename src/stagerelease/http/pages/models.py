@@ -72,7 +72,7 @@ def show_model(work: Work, repo_id: str) -> ModelPage:
     """
     if not releases.storable(repo_id):
         raise entitlements.hidden(repo_id)
-    return _page(work, entitlements.see(work, work.actor, repo_id))
+    return model_page(work, entitlements.see(work, work.actor, repo_id))
 
 
 def canonical(work: Work, repo_id: str) -> str:
@@ -83,7 +83,8 @@ def canonical(work: Work, repo_id: str) -> str:
         return moved.repo_id
 
 
-def _page(work: Work, entitled: Entitled) -> ModelPage:
+def model_page(work: Work, entitled: Entitled) -> ModelPage:
+    """Return what pages say of a model to the caller it was decided for."""
     track, variant = entitled.track, entitled.variant
     plan = releases.plan_of(work, track.plan_version_id) if track else None
     now = plan.find(track.stage) if plan and track else None
