@@ -119,6 +119,20 @@ def test_every_page_in_every_look(chromium, world, request):
     assert found == []
 
 
+def test_the_timeline_is_narrowed_in_place_and_the_address_follows(chromium, world):
+    visitor = Visitor(chromium, world)
+    visitor.go(Look("/"), {})
+    page = visitor.page
+    page.evaluate("window.stayed = true")
+    page.locator("#f-kind").select_option("withdrawal")
+    page.get_by_text("Nothing matches").wait_for()
+    assert page.evaluate("window.stayed")
+    assert page.url.endswith("kind=withdrawal&model=")
+    assert page.get_by_text("Where they are now").is_visible()
+    assert [*visitor.broken, *page.evaluate("window.broken")] == []
+    visitor.context.close()
+
+
 def test_the_watch_would_see_a_violation(chromium, world):
     """Break it on purpose: an inline style is refused, and counted."""
     visitor = Visitor(chromium, world)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Select, select
 
@@ -170,9 +171,9 @@ def _public_ids(work: Work, tracks: Iterable[tuple[str, str, str]]) -> set[str]:
             found.add(track_id)
     if gone:
         rows = work.session.execute(
-            select(StageEvent.track_id, StageEvent.to_stage).where(
-                StageEvent.track_id.in_(sorted(gone))
-            )
+            select(StageEvent.track_id, StageEvent.to_stage)
+            .where(StageEvent.track_id.in_(sorted(gone)))
+            .distinct()
         )
         for track_id, name in rows:
             once = releases.plan_of(work, gone[track_id]).find(name)
@@ -184,15 +185,25 @@ def _public_ids(work: Work, tracks: Iterable[tuple[str, str, str]]) -> set[str]:
 # --- moves ---------------------------------------------------------------------------------------
 
 
-def _moves_statement(wanted: Wanted) -> Select[StageEvent, str, str, str, str]:
+def _moves_statement(wanted: Wanted) -> Select[*tuple[Any, ...]]:
     statement = (
-        select(StageEvent, Variant.repo_id, Track.kind, Track.stage, Track.plan_version_id)
+        select(
+            StageEvent.id,
+            StageEvent.track_id,
+            StageEvent.from_stage,
+            StageEvent.to_stage,
+            StageEvent.at,
+            StageEvent.leaf_idx,
+            Variant.repo_id,
+            Track.kind,
+            Track.stage,
+            Track.plan_version_id,
+        )
         .join(Track, Track.id == StageEvent.track_id)
         .join(Variant, Variant.id == Track.variant_id)
         # A track's beginning is no release: its first stage is where only staff are.
         .where(StageEvent.from_stage.is_not(None))
         .order_by(StageEvent.at.desc(), StageEvent.id.desc())
-        .limit(BATCH)
     )
     if wanted.before is not None:
         statement = statement.where(StageEvent.at < wanted.before)
@@ -209,49 +220,49 @@ def _moves_statement(wanted: Wanted) -> Select[StageEvent, str, str, str, str]:
 
 def _moves(work: Work, wanted: Wanted, limit: int) -> list[Entry]:
     statement, offset, found = _moves_statement(wanted), 0, list[Entry]()
+    batch = min(BATCH, limit + limit // 2)
     while len(found) < limit:
-        rows = work.session.execute(statement.offset(offset)).all()
-        known = _public_ids(work, {(event.track_id, s, v) for event, _, _, s, v in rows})
-        for event, repo_id, kind, _, version in rows:
-            if event.track_id in known:
-                found += _told(work, event, repo_id, kind, version)
-        if len(rows) < BATCH:
+        rows = work.session.execute(statement.offset(offset).limit(batch)).all()
+        known = _public_ids(work, {(r.track_id, r.stage, r.plan_version_id) for r in rows})
+        for row in rows:
+            if row.track_id in known:
+                found += _told(work, row)
+        if len(rows) < batch:
             break
-        offset += BATCH
+        offset += batch
+        batch = BATCH
     return found[:limit]
 
 
-def _told(
-    work: Work, event: StageEvent, repo_id: str, kind: str, plan_version_id: str
-) -> Iterator[Entry]:
-    what = f"{ARTIFACTS.get(kind, kind)} of {repo_id}"
-    if event.to_stage == WITHDRAWN:
+def _told(work: Work, move: Any) -> Iterator[Entry]:
+    what = f"{ARTIFACTS.get(move.kind, move.kind)} of {move.repo_id}"
+    if move.to_stage == WITHDRAWN:
         yield Entry(
-            event.id,
-            event.at,
+            move.id,
+            move.at,
             "withdrawal",
             f"{what} withdrawn",
             "The release was withdrawn: its files are no longer delivered to anyone.",
-            repo_id,
-            event.leaf_idx,
+            move.repo_id,
+            move.leaf_idx,
         )
         return
-    stage = releases.plan_of(work, plan_version_id).find(event.to_stage)
+    stage = releases.plan_of(work, move.plan_version_id).find(move.to_stage)
     if stage is None or not stage.listed:
         return
     whom = AUDIENCES.get(stage.audience, stage.audience)
     title = f"{what} shared with {whom}"
     if stage.audience == "everyone":
         title = f"{what} released publicly"
-    said = f"{what} moved from {event.from_stage or 'nowhere'} to the {stage.name} stage."
+    said = f"{what} moved from {move.from_stage or 'nowhere'} to the {stage.name} stage."
     yield Entry(
-        event.id,
-        event.at,
+        move.id,
+        move.at,
         "release",
         title,
         said,
-        repo_id,
-        event.leaf_idx,
+        move.repo_id,
+        move.leaf_idx,
         stage=stage.name,
         audience=stage.audience,
     )

@@ -28,7 +28,7 @@ _IN_TREE = Path(__file__).resolve().parents[4] / "docs"
 GROUPS = (
     ("Start here", ("operators", "staff", "partners")),
     ("How a release is decided", ("gates", "evidence", "access-requests", "incidents", "reports")),
-    ("For programs", ("permissions", "problems")),
+    ("For programs and their authors", ("permissions", "problems", "pages")),
 )
 DECISIONS = "adr"
 METHODS = ("get", "post", "put", "patch", "delete", "head")

@@ -218,7 +218,8 @@ def page(
 ) -> HTMLResponse:
     """Return a page: ``template`` in the frame, with the headers that every page carries.
 
-    ``part`` names the block of the template that is enough for htmx, when that asks.
+    ``part`` names the template of the piece that is enough for htmx, when that asks: one that
+    ``template`` includes.
     """
     viewer: Viewer = getattr(request.state, "viewer", NOBODY)
     # A refusal may come from a route that opened no Work; the last that was seen is near enough.
@@ -236,14 +237,27 @@ def page(
         "errors": {},
         **context,
     }
-    found = environment().get_template(template)
-    if part and request.headers.get("hx-request") == "true":
-        made = found.new_context(values)
-        body = "".join(found.blocks[part](made))
-    else:
-        body = found.render(values)
-    kept = {**HEADERS, "Vary": "HX-Request, Cookie", **(headers or {})}
-    return HTMLResponse(body, status, kept)
+    asked = part if part and request.headers.get("hx-request") == "true" else template
+    body = environment().get_template(asked).render(values)
+    kept = {**HEADERS, "Vary": "HX-Request, Cookie, Accept-Encoding", **(headers or {})}
+    if not _may_be_packed(request):
+        return HTMLResponse(body, status, kept)
+    kept["Content-Encoding"] = "gzip"
+    return HTMLResponse(gzip.compress(body.encode(), 4), status, kept)
+
+
+def _may_be_packed(request: Request) -> bool:
+    """Tell whether an answer may be compressed: it holds no secret, being the same for everybody.
+
+    The length of a compressed page tells of what is in it (BREACH), so whoever sends a cookie that
+    names them gets theirs as it is.
+    """
+    named = set(request.cookies) - {THEME_COOKIE}
+    return (
+        request.method == "GET"
+        and not named
+        and "gzip" in request.headers.get("accept-encoding", "")
+    )
 
 
 def _whole(request: Request) -> str:

@@ -22,7 +22,7 @@ from stagerelease.notices.feed import KINDS
 from stagerelease.notices.service import Entry
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(speak_page)])
-PAGE, MODELS = 40, 24
+PAGE, MODELS = 30, 24
 KIND_WORDS = {
     "release": "Releases",
     "withdrawal": "Withdrawals",
@@ -50,7 +50,7 @@ def home(
     return page(
         request,
         "home.html",
-        part="entries",
+        part="entries.html",
         days=by_day(found.entries),
         models=models,
         whole=whole,
