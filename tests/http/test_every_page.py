@@ -41,6 +41,7 @@ ONE = "/staff/requests/{request_id}"
 TABLE = {
     "GET /": Row(EVERYONE),
     "GET /models": Row(EVERYONE),
+    "GET /models/{org}/{name}/signatures/{signature_id}": Row(SIGNER),
     "GET /docs": Row(EVERYONE),
     "GET /docs/api": Row(EVERYONE),
     "GET /docs/api/{subject}": Row(EVERYONE),

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from stagerelease.access import service as access
 from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.attested import CARD
+from stagerelease.catalog.bundles import MEDIA_TYPE
 from stagerelease.catalog.queries import FileRow
 from stagerelease.db.work import Work
 from stagerelease.downloads.service import OPEN_FILES
@@ -19,12 +20,13 @@ from stagerelease.entitlements.service import Entitled
 from stagerelease.http.pages.asking import waiting_for
 from stagerelease.http.pages.begin import BeginVisitor
 from stagerelease.http.pages.failing import speak_page
-from stagerelease.http.pages.frame import page, to
+from stagerelease.http.pages.frame import HEADERS, page, to
 from stagerelease.http.pages.markdown import render_text, split_front, without_title
 from stagerelease.http.pages.models import canonical, model_page, show_model
 from stagerelease.http.wire import origin_of
 from stagerelease.partners import queries as papers
 from stagerelease.releases import queries as releases
+from stagerelease.reports import attestations
 from stagerelease.reports import service as reports
 from stagerelease.reports.model import Report
 from stagerelease.storage.ports import BlobStore
@@ -69,6 +71,19 @@ def model(request: Request, begin: BeginVisitor, org: str, name: str) -> Respons
         card = catalog.find_file(work, entitled.revision.id, CARD)
     front, text = _read_card(request.app.state.blobs, card)
     return page(request, "model.html", front=front, text=text, origin=origin_of(request), **context)
+
+
+@router.get("/models/{org}/{name}/signatures/{signature_id}")
+def signature(
+    request: Request, begin: BeginVisitor, org: str, name: str, signature_id: str
+) -> Response:
+    """Hand out a signature over the manifest, as it was handed in, to who may have the files."""
+    blobs: BlobStore = request.app.state.blobs
+    with begin(read_only=True) as work:
+        body = attestations.bundle_of(work, blobs, f"{org}/{name}", signature_id)
+    file = f"{name}-{signature_id}.sigstore.json"
+    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{file}"'}
+    return Response(body, media_type=MEDIA_TYPE, headers=headers)
 
 
 def _context(work: Work, entitled: Entitled) -> dict[str, Any]:

@@ -32,6 +32,7 @@ GROUPS = (
 )
 DECISIONS = "adr"
 METHODS = ("get", "post", "put", "patch", "delete", "head")
+_HEADING = re.compile(r'<h2 id="(s-[^"]+)">([^<]+)</h2>')
 _LINK = re.compile(r"(?:\./|\.\./)*((?:adr/)?[A-Za-z0-9-]+)\.md(?:#(.*))?\Z")
 
 
@@ -129,7 +130,8 @@ def _show(request: Request, begin: BeginVisitor, slug: str) -> Response:
             reason="document",
             next_step="See the list of documents at /docs.",
         )
-    return page(request, "doc.html", document=document, text=_rendered(slug))
+    text = _rendered(slug)
+    return page(request, "doc.html", document=document, text=text, headings=_HEADING.findall(text))
 
 
 # --- the API ------------------------------------------------------------------------------------
