@@ -81,6 +81,11 @@ bench: $(VENV)/.dev ## run the benchmarks; each prints a ratio of two sides meas
 	$(BIN)/python bench/authorize.py
 	$(BIN)/python bench/download.py
 	$(BIN)/python bench/governance.py
+	$(BIN)/python bench/inference.py
+
+bench-vllm: $(VENV)/.dev ## our engine against vLLM's CPU wheel (installs it into build/vllm: 3.5 GB)
+	$(BIN)/python bench/vllm.py --dtype fp32
+	$(BIN)/python bench/vllm.py --dtype bf16
 
 system-packages: ## Debian packages that check-all needs (as root)
 	apt-get update -q
