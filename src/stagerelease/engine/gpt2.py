@@ -121,9 +121,10 @@ class Store:
 class _Layout:
     """Where the rows of a step stand: first those that decode, then chunk by chunk, then padding.
 
-    ``reach`` is the longest of the decoding sequences, rounded up; ``mask`` is 0 where a slot's
-    sequence has a key and -inf elsewhere (slots × 1 × 1 × reach). ``places`` says which row of the
-    store takes each real row's keys and values, head by head.
+    Sequences that decode are looked up together as far as ``reach``; ``mask`` is 0 where a slot's
+    sequence has a key and -inf elsewhere (slots × 1 × 1 × reach); the few that are much longer are
+    ``far``, looked up each by itself. ``places`` says which row of the store takes each real row's
+    keys and values, head by head.
     """
 
     ids: Tensor
@@ -134,7 +135,23 @@ class _Layout:
     reach: int
     span: int  # slots up to the last that decodes
     mask: Tensor
+    far: tuple[tuple[int, int, int], ...]  # row, slot, tokens
     chunks: tuple[tuple[int, int, int, int], ...]  # first row, rows, slot, tokens before
+
+
+_CALL = 256
+"""What a look-up by itself costs beyond its tokens, in tokens looked up (measured)."""
+
+
+def reach_of(lengths: Sequence[int], span: int) -> int:
+    """Return how far to look up ``span`` slots together, longer sequences each by themselves, so
+    that the fewest tokens are looked up: one long sequence must not make all others slow.
+    """
+
+    def cost(reach: int) -> int:
+        return span * reach + sum(length + _CALL for length in lengths if length > reach)
+
+    return min(sorted(set(lengths)), key=cost, default=0)
 
 
 def padded(rows: int) -> int:
@@ -259,14 +276,17 @@ class Gpt2:
         values = keys + self.store.slots * self.shape.heads * self.shape.positions
         places = torch.stack([keys, values], 1).flatten()
         span = max((p.line.slot + 1 for p in decoding), default=0)
-        reach = max((p.start + 1 for p in decoding), default=0)
-        reach = min(-(-reach // 32) * 32, self.shape.positions)
-        lengths = torch.ones(span, dtype=torch.int64)
+        lengths = [p.start + 1 for p in decoding]
+        reach = self._rounded(reach_of(lengths, span))
         on = torch.tensor([p.line.slot for p in decoding], dtype=torch.int64)
-        lengths[on] = torch.tensor([p.start + 1 for p in decoding], dtype=torch.int64)
+        held = torch.ones(span, dtype=torch.int64)
+        held[on] = torch.tensor(lengths, dtype=torch.int64)
         mask = torch.zeros(span, 1, 1, reach)
-        mask.masked_fill_(
-            torch.arange(reach)[None, None, None] >= lengths[:, None, None, None], -torch.inf
+        mask.masked_fill_(torch.arange(reach) >= held[:, None, None, None], -torch.inf)
+        far = tuple(
+            (row, part.line.slot, part.start + 1)
+            for row, part in enumerate(decoding)
+            if part.start >= reach
         )
         return _Layout(
             ids=torch.tensor(ids + [0] * fill, device=self._embedding.device),
@@ -277,8 +297,13 @@ class Gpt2:
             reach=reach,
             span=span,
             mask=mask.to(self.device),
+            far=far,
             chunks=tuple(chunks),
         )
+
+    def _rounded(self, tokens: int) -> int:
+        """Return how far to look for ``tokens``: products of odd sizes are rounded otherwise."""
+        return min(-(-tokens // 32) * 32, self.shape.positions)
 
     def _attend(self, i: int, qkv: Tensor, at: _Layout) -> Tensor:
         """Return the attention of layer ``i`` (rows × width) after keeping new keys and values."""
@@ -298,6 +323,12 @@ class Gpt2:
             weights = torch.softmax(near.add_(at.mask), -1)
             found = torch.matmul(weights, values[: at.span, :, : at.reach]).squeeze(2)
             out[:count] = found if count == at.span else found[at.decoding]
+        for row, slot, length in at.far:
+            end = self._rounded(length)  # as when looked up together, so that rounding is the same
+            near = torch.matmul(q[row][None, :, None], keys[slot : slot + 1, :, :end].mT)
+            near[..., length:] = -torch.inf
+            weights = torch.softmax(near, -1)
+            out[row] = torch.matmul(weights, values[slot : slot + 1, :, :end])[0, :, 0]
         for first, rows, slot, before in at.chunks:
             end = before + rows
             near = torch.matmul(q[first : first + rows].transpose(0, 1), keys[slot, :, :end].mT)
