@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint types contracts check check-all check-postgres docs bench system-packages clean
+.PHONY: help run test fmt lint types contracts check check-all check-postgres docs vendor screenshots bench system-packages clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -71,10 +71,21 @@ check-postgres: $(VENV)/.dev ## every test on PostgreSQL, and the mutants of the
 docs: $(VENV)/.dev ## write the generated pages of docs/
 	$(BIN)/python tools/print_docs.py
 
+vendor: ## copy what package.json lists into the tree again, with its hashes (npm, network)
+	$(PYTHON) tools/vendor.py
+
+screenshots: $(VENV)/.dev ## every page, light and dark, 320 and 1280 px, into build/screenshots
+	$(BIN)/pytest -q -m e2e tests/e2e/test_every_look.py --screenshots=build/screenshots
+
 bench: $(VENV)/.dev ## run the benchmarks; each prints a ratio of two sides measured in one run
 	$(BIN)/python bench/authorize.py
 	$(BIN)/python bench/download.py
 	$(BIN)/python bench/governance.py
+	$(BIN)/python bench/inference.py
+
+bench-vllm: $(VENV)/.dev ## our engine against vLLM's CPU wheel (installs it into build/vllm: 3.5 GB)
+	$(BIN)/python bench/vllm.py --dtype fp32
+	$(BIN)/python bench/vllm.py --dtype bf16
 
 system-packages: ## Debian packages that check-all needs (as root)
 	apt-get update -q

@@ -43,6 +43,7 @@ hypothesis_settings.load_profile(
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", default="", help="folder for a picture of every look")
     parser.addoption("--db", choices=("sqlite", "postgres"), default="sqlite")
 
 

@@ -73,7 +73,7 @@ def serve_in_thread(box: Box) -> tuple[LiveServer, Callable[[], None]]:
 def make_box(data: Path, url: str, clock: SetClock) -> Box:
     engine = make_engine(url)
     return Box(
-        settings=Settings(data_dir=data, database_url=url),
+        settings=Settings(data_dir=data, database_url=url, design_page=True),
         works=Works(engine, clock),
         blobs=LocalBlobStore(data / "blobs"),
         signer=load_or_create_signer(data / "keys" / "log.key", "test.example/log"),

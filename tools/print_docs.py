@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
+import stagerelease.http.app  # noqa: F401 (only what is loaded has its refusals listed)
 from stagerelease.evidence.schema import evidence_page
-from stagerelease.http.api.service import all_codes
-from stagerelease.http.problems import status_of
+from stagerelease.http.problems import all_codes, status_of
 from stagerelease.identity.rules import HUMAN_ACTS, ROLE_PERMISSIONS, SCOPES, Permission, Role
 from stagerelease.releases.gate_options import gate_schema
 from stagerelease.releases.gates import KINDS

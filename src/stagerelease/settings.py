@@ -54,6 +54,8 @@ class Settings(BaseModel):
     """Who mails are from."""
     webhooks_to_loopback: bool = False
     """Allow webhooks to this machine over plain HTTP: for tests and development only."""
+    design_page: bool = False
+    """Show /design, a page of every part that pages are made of: for those who build pages."""
     log_origin: str = "stagerelease.local/log"
     """Name of the transparency log in its signed checkpoints (C2SP tlog-checkpoint origin)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

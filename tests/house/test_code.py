@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import base64
+import gzip
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -69,12 +73,14 @@ def test_every_route_takes_the_door_or_is_listed_as_needing_none():
     without_work = {
         "livez",
         "version",
-        "problem_page",
+        "explain",
+        "show_problems",
         "vkey",
         "plan_schema",
         "agent_harnesses",
         "alias_refs",
         "static_file",
+        "choose_theme",
         "edge_cuts",
         "duo_codes",
     }
@@ -94,3 +100,25 @@ def test_every_route_takes_the_door_or_is_listed_as_needing_none():
                 assert args & {"Begin", "BeginPublic", "BeginPage", "BeginVisitor"}, (
                     f"{path.name}:{node.name}"
                 )
+
+
+VENDOR = ROOT / "src/stagerelease/http/pages/static/vendor"
+
+
+def test_what_comes_from_elsewhere_is_exactly_what_was_written_down():
+    rows = json.loads((VENDOR / "VENDOR.json").read_text())
+    for row in rows:
+        digest = hashlib.sha384((VENDOR / row["path"]).read_bytes()).digest()
+        assert row["integrity"] == "sha384-" + base64.b64encode(digest).decode(), row["path"]
+        assert row["licence"] in {"MIT", "BSD-0-Clause", "BSD-2-Clause", "BSD-3-Clause", "0BSD"}
+    lying = {p.relative_to(VENDOR).as_posix() for p in VENDOR.rglob("*") if p.is_file()}
+    assert lying == {row["path"] for row in rows} | {"VENDOR.json"}
+    wanted = json.loads((ROOT / "package.json").read_text())["dependencies"]
+    assert {row["package"]: row["version"] for row in rows} == wanted
+
+
+def test_what_every_page_brings_along_stays_small():
+    static = ROOT / "src/stagerelease/http/pages/static"
+    assert (static / "app.css").stat().st_size <= 10 * 1024
+    sheets = [*static.glob("*.css"), *static.glob("*.js"), *VENDOR.glob("*/*.min.*")]
+    assert sum(len(gzip.compress(p.read_bytes())) for p in sheets) <= 40 * 1024

@@ -74,7 +74,6 @@ TABLE: dict[str, Row] = {
     "GET /livez": Row(EVERYONE),
     "GET /readyz": Row(EVERYONE),
     "GET /version": Row(EVERYONE),
-    "GET /problems/{code}": Row(EVERYONE),
     "GET /log/vkey": Row(EVERYONE),
     "GET /log/checkpoint": Row(EVERYONE),
     "GET /log/proof/{idx}": Row(EVERYONE),

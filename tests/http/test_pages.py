@@ -72,12 +72,13 @@ def test_every_page_carries_the_policy_and_refuses_to_be_framed(world):
 def test_static_files_are_kept_for_ever_under_the_digest_of_what_they_are(world):
     with browser(world) as client:
         for name, asset in assets().items():
-            assert asset.path in client.get("/").text
             got = client.get(asset.path)
             assert got.content == asset.body
             assert got.headers["cache-control"] == "public, max-age=31536000, immutable"
             again = client.get(asset.path, headers={"If-None-Match": got.headers["etag"]})
             assert (again.status_code, again.content) == (304, b"")
+            bare = client.get(asset.path, headers={"Accept-Encoding": "identity"})
+            assert (bare.content, "content-encoding" in bare.headers) == (asset.body, False)
             assert client.get(f"/static/{'0' * 16}/{name}").status_code == 404
         assert client.get("/static/../../settings.py/x").status_code == 404
 
@@ -90,7 +91,7 @@ def test_no_template_says_safe_or_writes_a_script_or_a_style():
         assert "|safe" not in source
         assert "style=" not in source
         assert not re.search(r"\son[a-z]+=", source), name
-        assert not re.search(r"<script(?! src=)", source), name
+        assert not re.search(r"<script(?! src=\"{{ )", source), name
         env.get_template(name)
 
 
@@ -515,7 +516,7 @@ def test_an_agreement_is_signed_with_nothing_ticked_beforehand(world):
 
 
 def test_markdown_of_an_agreement_runs_nothing():
-    from stagerelease.http.pages.agreements import render_text
+    from stagerelease.http.pages.markdown import render_text
 
     shown = render_text(
         "# A <script>alert(1)</script>\n\n[x](javascript:alert(1)) ![y](https://e.example/z.png)\n"
@@ -571,12 +572,9 @@ def test_lengths_of_time_are_said_in_two_units():
 
 def test_a_model_is_found_where_refusals_and_feeds_say_it_is(world):
     partner, internal = world.repos["partner"], world.repos["internal"]
-    for path in (f"/{partner}", f"/models/{partner}"):
-        answer = browser(world).get(path)
-        assert (answer.status_code, answer.headers["location"]) == (
-            303,
-            f"/models/{partner}/request",
-        )
+    answer = browser(world).get(f"/{partner}")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/models/{partner}")
+    assert partner in browser(world).get(f"/models/{partner}").text
     refused = world.client("outsider").head(world.file("partner"), follow_redirects=True)
     told = refused.headers["x-error-message"]
     address = next(word for word in told.split() if word.startswith("http"))

@@ -6,7 +6,7 @@ Nothing here decides who may see what; ``entitlements`` does, from these rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -169,6 +169,22 @@ def list_variants(work: Work) -> list[VariantRow]:
     return [VariantRow(*row) for row in rows]
 
 
+def page_variants(work: Work, *, after: str | None, limit: int) -> list[VariantRow]:
+    """Return at most ``limit`` variants by repository id, from the one after ``after`` on."""
+    statement = _VARIANT.order_by(Variant.repo_id).limit(limit)
+    if after is not None:
+        statement = statement.where(Variant.repo_id > after)
+    return [VariantRow(*row) for row in work.session.execute(statement)]
+
+
+def find_variants(work: Work, ids: Collection[str]) -> dict[str, VariantRow]:
+    """Return the variants of these ids, at most 500, by id; unknown ids are left out."""
+    if not ids:
+        return {}
+    rows = work.session.execute(_VARIANT.where(Variant.id.in_(sorted(ids)[:500])))
+    return {row[0]: VariantRow(*row) for row in rows}
+
+
 def list_aliases(work: Work, variant_id: str) -> list[str]:
     """Return the other names of a variant, in order."""
     rows = work.session.execute(
@@ -244,6 +260,14 @@ def load_revision(work: Work, revision_id: str) -> RevisionRow:
     if row is None:
         raise NotFound(f"There is no revision {revision_id!r}.", reason="revision")
     return row
+
+
+def find_revisions(work: Work, ids: Collection[str]) -> dict[str, RevisionRow]:
+    """Return the revisions of these ids, at most 500, by id; unknown ids are left out."""
+    if not ids:
+        return {}
+    rows = work.session.execute(_REVISION.where(Revision.id.in_(sorted(ids)[:500])))
+    return {row[0]: RevisionRow(*row) for row in rows}
 
 
 def lineage(work: Work, revision_id: str, limit: int = 100) -> list[RevisionRow]:

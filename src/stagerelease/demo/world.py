@@ -87,11 +87,12 @@ def lay_down(
     """
     path = settings.data_dir / FILE
     known = _read(path)
+    handles = {key: persona.handle for key, persona in PERSONAS.items()}
     if known is not None:
-        if known.get("base_url") != base_url:
-            known["base_url"] = base_url
-            _write(path, known)
-        return known
+        now = known | {"base_url": base_url, "people": handles}
+        if now != known:
+            _write(path, now)
+        return now
     _refuse_real_installation(works)
     say("Laying down the demo world …")
     tokens = _people(works)
@@ -105,6 +106,7 @@ def lay_down(
     document = {
         "base_url": base_url,
         "repos": STAGES,
+        "people": handles,
         "tokens": tokens,
         "note": "Demonstration only. These tokens open nothing outside this data directory.",
     }

@@ -92,7 +92,7 @@ class Store:
         self.shape = shape
         self.slots = slots
         head = shape.width // shape.heads
-        sizes = (2 * shape.layers, slots, shape.heads, shape.positions, head)
+        sizes = (shape.layers, 2, slots, shape.heads, shape.positions, head)
         self.memory: mmap.mmap | None = None
         if device.type == "cpu":
             count = torch.Size(sizes).numel()
@@ -102,8 +102,8 @@ class Store:
             pool = torch.frombuffer(self.memory, dtype=torch.float32, count=count).view(sizes)
         else:
             pool = torch.zeros(sizes, device=device)
-        self.keys = [pool[2 * i] for i in range(shape.layers)]
-        self.values = [pool[2 * i + 1] for i in range(shape.layers)]
+        self.pool = pool
+        self.rows = [layer.view(-1, head) for layer in pool]  # of each layer, keys then values
 
     def give_up(self, slot: int) -> None:
         """Return a slot's memory to the system."""
@@ -124,8 +124,7 @@ class Store:
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Copy the first ``count`` tokens of one slot to another."""
-        for plane in (*self.keys, *self.values):
-            plane[target, :, :count] = plane[source, :, :count]
+        self.pool[:, :, target, :, :count] = self.pool[:, :, source, :, :count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +132,13 @@ class _Layout:
     """Where the rows of a step stand: first those that decode, then chunk by chunk, then padding.
 
     ``reach`` is the longest of the decoding sequences, rounded up; ``mask`` is 0 where a slot's
-    sequence has a key and -inf elsewhere (slots × 1 × 1 × reach).
+    sequence has a key and -inf elsewhere (slots × 1 × 1 × reach). ``places`` says which row of the
+    store takes each real row's keys and values, head by head.
     """
 
     ids: Tensor
     positions: Tensor
-    places: Tensor  # of each real row and head in the store, flattened
+    places: Tensor
     rows: int  # real ones
     decoding: Tensor  # slots
     reach: int
@@ -217,9 +217,12 @@ class Gpt2:
         }  # fmt: skip
         for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
             # Saved in × out (the "Conv1D" of the original code).
-            made[name] = self._linear(
-                w[f"{name}.weight"].t(), w[f"{name}.bias"], gelu=name == "mlp.c_fc"
-            )
+            weight, bias = w[f"{name}.weight"].t().float(), w[f"{name}.bias"].float()
+            if name == "attn.c_attn":  # queries come out scaled: softmax(q·k / √head), §3.2.1
+                scale = torch.ones(len(bias), 1)
+                scale[: self.shape.width] = (self.shape.width // self.shape.heads) ** -0.5
+                weight, bias = weight * scale, bias * scale[:, 0]
+            made[name] = self._linear(weight, bias, gelu=name == "mlp.c_fc")
         return made
 
     def _norm(self, x: Tensor, by: tuple[Tensor, Tensor]) -> Tensor:
@@ -233,9 +236,9 @@ class Gpt2:
         x = self._embedding[at.ids].float() + self._places[at.positions]
         for i, layer in enumerate(self._layers):
             qkv = layer["attn.c_attn"](self._norm(x, layer["ln_1"]))
-            x = x + layer["attn.c_proj"](self._attend(i, qkv, at))
+            x += layer["attn.c_proj"](self._attend(i, qkv, at))
             inner = layer["mlp.c_fc"](self._norm(x, layer["ln_2"]))
-            x = x + layer["mlp.c_proj"](inner)
+            x += layer["mlp.c_proj"](inner)
         return x[: at.rows]
 
     def logits(self, rows: Tensor) -> Tensor:
@@ -261,8 +264,10 @@ class Gpt2:
         rows, fill = len(ids), padded(len(ids)) - len(ids)
         place = torch.tensor([slots, positions])
         heads = torch.arange(self.shape.heads)
-        places = (place[0, :, None] * self.shape.heads + heads) * self.shape.positions
-        places = (places + place[1, :, None]).flatten()
+        keys = (place[0, :, None] * self.shape.heads + heads) * self.shape.positions
+        keys = keys + place[1, :, None]
+        values = keys + self.store.slots * self.shape.heads * self.shape.positions
+        places = torch.stack([keys, values], 1).flatten()
         span = max((p.line.slot + 1 for p in decoding), default=0)
         reach = max((p.start + 1 for p in decoding), default=0)
         reach = min(-(-reach // 32) * 32, self.shape.positions)
@@ -288,26 +293,26 @@ class Gpt2:
     def _attend(self, i: int, qkv: Tensor, at: _Layout) -> Tensor:
         """Return the attention of layer ``i`` (rows × width) after keeping new keys and values."""
         heads, head = self.shape.heads, self.shape.width // self.shape.heads
-        q, k, v = qkv.view(len(qkv), 3, heads, head).unbind(1)
-        keys, values = self.store.keys[i], self.store.values[i]
-        keys.view(-1, head).index_copy_(0, at.places, k[: at.rows].reshape(-1, head))
-        values.view(-1, head).index_copy_(0, at.places, v[: at.rows].reshape(-1, head))
-        q = q * head**-0.5
-        out = torch.zeros(len(qkv), heads, head, device=qkv.device)
+        split = qkv.view(len(qkv), 3, heads, head)
+        self.store.rows[i].index_copy_(0, at.places, split[: at.rows, 1:].reshape(-1, head))
+        q = split[:, 0]
+        keys, values = self.store.pool[i]
+        out = torch.empty(len(qkv), heads, head, device=qkv.device)
         count = len(at.decoding)
         if count:
-            asked = torch.zeros(at.span, heads, 1, head, device=qkv.device)
-            asked[at.decoding, :, 0] = q[:count]
-            near = torch.matmul(asked, keys[: at.span, :, : at.reach].transpose(-1, -2))
+            asked = q[:count]
+            if count < at.span:  # some slot in between is not decoding
+                asked = torch.zeros(at.span, heads, head, device=qkv.device)
+                asked[at.decoding] = q[:count]
+            near = torch.matmul(asked.unsqueeze(2), keys[: at.span, :, : at.reach].mT)
             weights = torch.softmax(near.add_(at.mask), -1)
-            found = torch.matmul(weights, values[: at.span, :, : at.reach])
-            out[:count] = found[at.decoding, :, 0]
+            found = torch.matmul(weights, values[: at.span, :, : at.reach]).squeeze(2)
+            out[:count] = found if count == at.span else found[at.decoding]
         for first, rows, slot, before in at.chunks:
             end = before + rows
-            near = torch.matmul(
-                q[first : first + rows].transpose(0, 1), keys[slot, :, :end].transpose(-1, -2)
-            )
+            near = torch.matmul(q[first : first + rows].transpose(0, 1), keys[slot, :, :end].mT)
             later = torch.ones(rows, end, dtype=torch.bool, device=qkv.device).triu_(before + 1)
             weights = torch.softmax(near.masked_fill_(later, -torch.inf), -1)
             out[first : first + rows] = torch.matmul(weights, values[slot, :, :end]).transpose(0, 1)
+        out[at.rows :] = 0
         return out.view(len(qkv), -1)

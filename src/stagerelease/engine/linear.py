@@ -77,9 +77,14 @@ class Int8:
 
     def __call__(self, x: Tensor) -> Tensor:
         """See ``Linear``."""
+        x = x.contiguous()
         most = x.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
-        # A fixed scale of one and a zero point: this call is torch's fastest way to round.
-        rows = torch.quantize_per_tensor(x * (127.0 / most), 1.0, 128, torch.quint8).int_repr()
+        # A fixed scale of one and a zero point: torch's fastest way to round. Its bytes are taken
+        # as they lie; ``int_repr`` would copy them.
+        whole = torch.quantize_per_tensor(x * (127.0 / most), 1.0, 128, torch.quint8)
+        rows = torch.empty(0, dtype=torch.uint8).set_(
+            whole.untyped_storage(), 0, x.shape, x.stride()
+        )
         y: Tensor = torch.ops.onednn.qlinear_pointwise(
             rows, 1.0, 128, self.weight, self.scale, self.zero, None,
             1.0, 0, torch.float32, "none", [], "",

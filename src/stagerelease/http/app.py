@@ -20,6 +20,7 @@ from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
 from stagerelease.http.hub.decisions import Decisions
 from stagerelease.http.pages import LAST as LAST_PAGES
 from stagerelease.http.pages import ROUTERS as PAGE_ROUTERS
+from stagerelease.http.pages.demo import read_demo
 from stagerelease.http.pages.failing import problem_page
 from stagerelease.http.ports import Ports
 from stagerelease.http.problems import Problem, install_problems
@@ -71,6 +72,7 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.signer = ports.signer
     app.state.link_key = ports.link_key
     app.state.problem_page = problem_page
+    app.state.demo = read_demo(ports.settings)
     app.state.sentinel = Sentinel(ports.works)
     app.state.decisions = Decisions(app.state.sentinel, ports.works.clock.now)
     app.state.edge_watch = EdgeWatch(ports.works)

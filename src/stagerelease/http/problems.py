@@ -52,6 +52,17 @@ def status_of(error: DomainError) -> int:
     return 400
 
 
+def all_codes() -> dict[str, type[DomainError]]:
+    """Return every public error code and its class."""
+    found: dict[str, type[DomainError]] = {}
+    waiting: list[type[DomainError]] = [DomainError]
+    while waiting:
+        cls = waiting.pop()
+        found[cls.code] = cls
+        waiting.extend(cls.__subclasses__())
+    return found
+
+
 class FieldProblem(BaseModel):
     """One field that is wrong."""
 

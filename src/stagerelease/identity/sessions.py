@@ -42,17 +42,21 @@ class SessionRow:
     last_seen_at: datetime
     expires_at: datetime
     step_up_at: datetime | None
+    method: str
 
 
 def _digest(cookie: str) -> bytes:
     return hashlib.sha256(cookie.encode()).digest()
 
 
-def open_session(work: Work, person_id: str, *, replaces: str | None = None) -> str:
+def open_session(
+    work: Work, person_id: str, *, replaces: str | None = None, method: str = "link"
+) -> str:
     """Sign a person in and return the cookie, which is not shown again.
 
     The caller has proved who they are. The id is always new, and the session that the browser had
-    before (``replaces``, a cookie) ends: an id that somebody planted is worth nothing.
+    before (``replaces``, a cookie) ends: an id that somebody planted is worth nothing. ``method``
+    says how they proved it, and stays with the session.
 
     Raises:
         Forbidden: the account is disabled or is not a human's.
@@ -72,13 +76,17 @@ def open_session(work: Work, person_id: str, *, replaces: str | None = None) -> 
         id=new_id("ses"),
         sha256=_digest(cookie),
         person_id=person.id,
+        method=method,
         created_at=work.now,
         last_seen_at=work.now,
         expires_at=work.now + ABSOLUTE,
     )
     work.session.add(session)
     ledger.append(
-        work, type="session.opened", subject=f"session:{session.id}", detail={"person": person.id}
+        work,
+        type="session.opened",
+        subject=f"session:{session.id}",
+        detail={"person": person.id, "method": method},
     )
     return cookie
 
@@ -212,5 +220,6 @@ def list_sessions(work: Work) -> list[SessionRow]:
         .order_by(SignInSession.created_at.desc(), SignInSession.id)
     )
     return [
-        SessionRow(s.id, s.created_at, s.last_seen_at, s.expires_at, s.step_up_at) for s in rows
+        SessionRow(s.id, s.created_at, s.last_seen_at, s.expires_at, s.step_up_at, s.method)
+        for s in rows
     ]

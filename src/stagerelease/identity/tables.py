@@ -119,7 +119,10 @@ class MailLink(Base):
 
 
 class SignInSession(Base):
-    """A browser that is signed in: the SHA-256 of its cookie, and when it ends."""
+    """A browser that is signed in: the SHA-256 of its cookie, how its person came in, its end.
+
+    ``method``: link | passkey | password | sso | demo.
+    """
 
     __tablename__ = "session"
     __table_args__ = (
@@ -130,6 +133,7 @@ class SignInSession(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
     person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    method: Mapped[str] = mapped_column(String(16), server_default="link")
     created_at: Mapped[datetime]
     last_seen_at: Mapped[datetime]
     expires_at: Mapped[datetime]

@@ -2,15 +2,19 @@
 
 Invariant 16: applied moves only, on stages that outsiders may know of; public words only; nobody's
 name. What cannot be known from a model's own page is not here either.
+
+It is read newest first, a page at a time, through the index on time: how much there is in all does
+not matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work
@@ -22,6 +26,8 @@ from stagerelease.releases.queries import HoldRow, TrackRow
 from stagerelease.releases.tables import Hold, StageEvent, Track
 
 MOST = 200
+BATCH = 200
+"""Moves read at once; those that are not public are passed over."""
 ARTIFACTS = {
     "weights": "Weights",
     "tokenizer": "Tokenizer",
@@ -35,6 +41,8 @@ AUDIENCES = {
     "people": "admitted researchers",
     "everyone": "everyone",
 }
+KINDS = ("release", "withdrawal", "hold", "incident")
+"""What a reader may ask for; a lifted hold goes with holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,95 +56,261 @@ class Entry:
     said: str
     repo_id: str | None
     leaf_idx: int | None
+    stage: str | None = None  # of a release: the stage it moved to, and who that lets in
+    audience: str | None = None
+    incident: int | None = None
 
 
-def timeline(work: Work, *, before: datetime | None = None, limit: int = 50) -> list[Entry]:
-    """Return public entries, newest first, of which the oldest is before ``before``."""
-    limit = min(limit, MOST)
-    listed = {t.id: t for t in releases.list_tracks(work) if _is_public(work, t)}
-    entries = [
-        *_moves(work, listed, before, limit),
-        *_holds(work, listed, before),
-        *_incidents(work, before),
-    ]
-    return sorted(entries, key=lambda e: (e.at, e.id), reverse=True)[:limit]
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which entries: older than ``before``, or at ``until`` and older; of one kind or model.
 
+    ``kind`` and ``repo_id`` are None for all.
+    """
 
-def _is_public(work: Work, track: TrackRow) -> bool:
-    """Tell whether outsiders may know of a track: it is, or once was, at a stage that is listed."""
-    plan = releases.plan_of(work, track.plan_version_id)
-    if track.stage == WITHDRAWN:
-        seen = work.session.scalars(
-            select(StageEvent.to_stage).where(StageEvent.track_id == track.id)
+    before: datetime | None = None
+    until: datetime | None = None
+    kind: str | None = None
+    repo_id: str | None = None
+
+    def takes(self, at: datetime) -> bool:
+        """Tell whether something at that instant is old enough."""
+        return (self.before is None or at < self.before) and (
+            self.until is None or at <= self.until
         )
-        return any((s := plan.find(name)) is not None and s.listed for name in seen)
-    stage = plan.find(track.stage)
-    return stage is not None and stage.listed
 
 
-def _moves(
-    work: Work, listed: dict[str, TrackRow], before: datetime | None, limit: int
-) -> Iterable[Entry]:
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A page of the timeline; ``next`` opens the one after it, or is None at the end."""
+
+    entries: tuple[Entry, ...]
+    next: str | None
+
+
+def timeline(
+    work: Work,
+    *,
+    before: datetime | None = None,
+    limit: int = 50,
+    wanted: Wanted | None = None,
+) -> list[Entry]:
+    """Return public entries, newest first, of which the oldest is before ``before``."""
+    return _read(work, wanted or Wanted(before=before), min(limit, MOST))
+
+
+def stretch(
+    work: Work,
+    *,
+    after: str | None = None,
+    kind: str | None = None,
+    repo_id: str | None = None,
+    limit: int = 50,
+) -> Stretch:
+    """Return a page of the timeline, after the one whose ``next`` is ``after``.
+
+    Nothing is left out or told twice where several things happened at one instant.
+    """
+    until, told = _opened(after)
+    limit = min(limit, MOST)
+    found = _read(work, Wanted(None, until, kind, repo_id), limit + told + 1)
+    found = found[told:]
+    if len(found) <= limit:
+        return Stretch(tuple(found), None)
+    shown = found[:limit]
+    last = shown[-1].at
+    at_last = sum(entry.at == last for entry in shown) + (told if last == until else 0)
+    instant = last.isoformat().replace("+00:00", "Z")
+    return Stretch(tuple(shown), f"{instant}~{at_last}")
+
+
+def _opened(after: str | None) -> tuple[datetime | None, int]:
+    """Return the instant a page begins at, and how many entries of it were told already."""
+    at, _, told = (after or "").partition("~")
+    try:
+        instant = datetime.fromisoformat(at)
+        count = int(told)
+    except ValueError:
+        return None, 0
+    fine = instant.tzinfo is not None and 0 <= count <= MOST
+    return (instant, count) if fine else (None, 0)
+
+
+def _read(work: Work, wanted: Wanted, limit: int) -> list[Entry]:
+    # Sorting is stable: what happened at one instant keeps the order its source has.
+    entries: list[Entry] = []
+    if wanted.kind in (None, "release", "withdrawal"):
+        entries += _moves(work, wanted, limit)
+    if wanted.kind in (None, "hold"):
+        entries += _holds(work, wanted)
+    if wanted.kind in (None, "incident"):
+        entries += _incidents(work, wanted)
+    if wanted.repo_id is not None:
+        entries = [entry for entry in entries if entry.repo_id == wanted.repo_id]
+    return sorted(entries, key=lambda e: e.at, reverse=True)[:limit]
+
+
+def is_public(work: Work, track: TrackRow) -> bool:
+    """Tell whether outsiders may know of a track: it is, or once was, at a stage that is listed."""
+    return bool(public_ones(work, [track]))
+
+
+def public_ones(work: Work, tracks: Sequence[TrackRow]) -> list[TrackRow]:
+    """Return those of ``tracks`` that outsiders may know of, in their order."""
+    known = _public_ids(work, ((t.id, t.stage, t.plan_version_id) for t in tracks))
+    return [track for track in tracks if track.id in known]
+
+
+def _public_ids(work: Work, tracks: Iterable[tuple[str, str, str]]) -> set[str]:
+    """Return the ids of the tracks that outsiders may know of, of (id, stage, plan version)."""
+    found, gone = set(), {}
+    for track_id, stage, version in tracks:
+        if stage == WITHDRAWN:
+            gone[track_id] = version
+        elif (now := releases.plan_of(work, version).find(stage)) is not None and now.listed:
+            found.add(track_id)
+    if gone:
+        rows = work.session.execute(
+            select(StageEvent.track_id, StageEvent.to_stage)
+            .where(StageEvent.track_id.in_(sorted(gone)))
+            .distinct()
+        )
+        for track_id, name in rows:
+            once = releases.plan_of(work, gone[track_id]).find(name)
+            if once is not None and once.listed:
+                found.add(track_id)
+    return found
+
+
+# --- moves ---------------------------------------------------------------------------------------
+
+
+def _moves_statement(wanted: Wanted) -> Select[*tuple[Any, ...]]:
     statement = (
-        select(StageEvent, Variant.repo_id, Track.kind)
+        select(
+            StageEvent.id,
+            StageEvent.track_id,
+            StageEvent.from_stage,
+            StageEvent.to_stage,
+            StageEvent.at,
+            StageEvent.leaf_idx,
+            Variant.repo_id,
+            Track.kind,
+            Track.stage,
+            Track.plan_version_id,
+        )
         .join(Track, Track.id == StageEvent.track_id)
         .join(Variant, Variant.id == Track.variant_id)
         # A track's beginning is no release: its first stage is where only staff are.
-        .where(StageEvent.track_id.in_(sorted(listed)), StageEvent.from_stage.is_not(None))
+        .where(StageEvent.from_stage.is_not(None))
         .order_by(StageEvent.at.desc(), StageEvent.id.desc())
-        .limit(limit)
     )
-    if before is not None:
-        statement = statement.where(StageEvent.at < before)
-    for event, repo_id, kind in work.session.execute(statement):
-        what = f"{ARTIFACTS.get(kind, kind)} of {repo_id}"
-        if event.to_stage == WITHDRAWN:
-            yield Entry(
-                event.id,
-                event.at,
-                "withdrawal",
-                f"{what} withdrawn",
-                "The release was withdrawn: its files are no longer delivered to anyone.",
-                repo_id,
-                event.leaf_idx,
-            )
-            continue
-        plan = releases.plan_of(work, listed[event.track_id].plan_version_id)
-        stage = plan.find(event.to_stage)
-        if stage is None or not stage.listed:
-            continue
-        whom = AUDIENCES.get(stage.audience, stage.audience)
-        title = (
-            f"{what} released publicly"
-            if stage.audience == "everyone"
-            else f"{what} shared with {whom}"
+    if wanted.before is not None:
+        statement = statement.where(StageEvent.at < wanted.before)
+    if wanted.until is not None:
+        statement = statement.where(StageEvent.at <= wanted.until)
+    if wanted.repo_id is not None:
+        statement = statement.where(Variant.repo_id == wanted.repo_id)
+    if wanted.kind == "withdrawal":
+        statement = statement.where(StageEvent.to_stage == WITHDRAWN)
+    elif wanted.kind == "release":
+        statement = statement.where(StageEvent.to_stage != WITHDRAWN)
+    return statement
+
+
+def _moves(work: Work, wanted: Wanted, limit: int) -> list[Entry]:
+    statement, offset, found = _moves_statement(wanted), 0, list[Entry]()
+    batch = min(BATCH, limit + limit // 2)
+    while len(found) < limit:
+        rows = work.session.execute(statement.offset(offset).limit(batch)).all()
+        known = _public_ids(work, {(r.track_id, r.stage, r.plan_version_id) for r in rows})
+        for row in rows:
+            if row.track_id in known:
+                found += _told(work, row)
+        if len(rows) < batch:
+            break
+        offset += batch
+        batch = BATCH
+    return found[:limit]
+
+
+def _told(work: Work, move: Any) -> Iterator[Entry]:
+    what = f"{ARTIFACTS.get(move.kind, move.kind)} of {move.repo_id}"
+    if move.to_stage == WITHDRAWN:
+        yield Entry(
+            move.id,
+            move.at,
+            "withdrawal",
+            f"{what} withdrawn",
+            "The release was withdrawn: its files are no longer delivered to anyone.",
+            move.repo_id,
+            move.leaf_idx,
         )
-        said = f"{what} moved from {event.from_stage or 'nowhere'} to the {stage.name} stage."
-        yield Entry(event.id, event.at, "release", title, said, repo_id, event.leaf_idx)
+        return
+    stage = releases.plan_of(work, move.plan_version_id).find(move.to_stage)
+    if stage is None or not stage.listed:
+        return
+    whom = AUDIENCES.get(stage.audience, stage.audience)
+    title = f"{what} shared with {whom}"
+    if stage.audience == "everyone":
+        title = f"{what} released publicly"
+    said = f"{what} moved from {move.from_stage or 'nowhere'} to the {stage.name} stage."
+    yield Entry(
+        move.id,
+        move.at,
+        "release",
+        title,
+        said,
+        move.repo_id,
+        move.leaf_idx,
+        stage=stage.name,
+        audience=stage.audience,
+    )
 
 
-def _holds(work: Work, listed: dict[str, TrackRow], before: datetime | None) -> Iterable[Entry]:
-    families = {t.family_id for t in listed.values()}
-    rows = work.session.scalars(select(Hold).order_by(Hold.id.desc()).limit(MOST))
+# --- holds and incidents -------------------------------------------------------------------------
+
+
+def _holds(work: Work, wanted: Wanted) -> Iterator[Entry]:
+    rows = work.session.scalars(select(Hold).order_by(Hold.id.desc()).limit(MOST)).all()
+    tracks = _tracks_of(work, rows)
+    families = _families_known(work, rows)
     for hold in rows:
-        if hold.scope == "track" and hold.scope_id not in listed:
+        track = tracks.get(hold.scope_id or "")
+        if hold.scope == "track" and track is None:
             continue
         if hold.scope == "family" and hold.scope_id not in families:
             continue
-        track = listed.get(hold.scope_id or "")
-        what = _covered(hold, track)
+        what = covered(hold, track)
         because = hold.public_reason or "No reason is given in public yet."
         repo_id = track.repo_id if track is not None else None
         for at, kind, title, said in (
             (hold.laid_at, "hold", f"On hold: {what}", because),
             (hold.lifted_at, "hold_lifted", f"Hold lifted: {what}", "Two people lifted the hold."),
         ):
-            if at is not None and (before is None or at < before):
+            if at is not None and wanted.takes(at):
                 leaf = hold.leaf_idx if kind == "hold" else None
                 yield Entry(f"hold-{hold.id}-{kind}", at, kind, title, said, repo_id, leaf)
 
 
-def _covered(hold: Hold | HoldRow, track: TrackRow | None) -> str:
+def _tracks_of(work: Work, holds: Sequence[Hold]) -> dict[str, TrackRow]:
+    """Return the tracks that holds are laid over and outsiders may know of, by id."""
+    ids = {hold.scope_id for hold in holds if hold.scope == "track" and hold.scope_id}
+    found = releases.find_tracks(work, ids)
+    return {track.id: track for track in public_ones(work, found)}
+
+
+def _families_known(work: Work, holds: Sequence[Hold]) -> set[str]:
+    """Return the families that holds are laid over and outsiders may know of."""
+    asked = {hold.scope_id for hold in holds if hold.scope == "family" and hold.scope_id}
+    if not asked:
+        return set()
+    tracks = releases.list_tracks(work, families=asked)
+    return {track.family_id for track in public_ones(work, tracks)}
+
+
+def covered(hold: Hold | HoldRow, track: TrackRow | None) -> str:
+    """Return in words what a hold is laid over."""
     if hold.scope == "everything":
         return "every release"
     if track is not None:
@@ -144,7 +318,7 @@ def _covered(hold: Hold | HoldRow, track: TrackRow | None) -> str:
     return f"the family {hold.scope_id}"
 
 
-def _incidents(work: Work, before: datetime | None) -> Iterable[Entry]:
+def _incidents(work: Work, wanted: Wanted) -> Iterator[Entry]:
     for incident in public_incidents(work, limit=MOST):
         said = [
             (
@@ -157,11 +331,13 @@ def _incidents(work: Work, before: datetime | None) -> Iterable[Entry]:
         if incident.closed_at is not None:
             said.append((incident.closed_at, "closed", incident.outcome or "It is closed."))
         for number, (at, what, text) in enumerate(said):
-            if before is None or at < before:
+            if wanted.takes(at):
                 repo_id = incident.repos[0] if len(incident.repos) == 1 else None
                 title = f"Incident {incident.id}: {what}"
                 entry_id = f"incident-{incident.id}-{what}-{number}"
-                yield Entry(entry_id, at, "incident", title, text, repo_id, None)
+                yield Entry(
+                    entry_id, at, "incident", title, text, repo_id, None, incident=incident.id
+                )
 
 
 def version_of(entries: list[Entry]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stagerelease.notices.feed import Entry, timeline, version_of
+from stagerelease.notices.feed import Entry, Stretch, stretch, timeline, version_of
 from stagerelease.notices.hooks import (
     create_webhook,
     disable_webhook,
@@ -16,6 +16,7 @@ from stagerelease.notices.reading import choose, list_notices, my_choices, my_no
 
 __all__ = [
     "Entry",
+    "Stretch",
     "choose",
     "create_webhook",
     "disable_webhook",
@@ -27,6 +28,7 @@ __all__ = [
     "my_notices",
     "replay",
     "rotate_secret",
+    "stretch",
     "timeline",
     "version_of",
 ]

@@ -222,8 +222,32 @@ def tracks_of_revision(work: Work, revision_id: str) -> list[TrackRow]:
     return [TrackRow(*row) for row in rows]
 
 
+def find_tracks(work: Work, ids: Collection[str]) -> list[TrackRow]:
+    """Return the tracks of these ids, at most 500; unknown ids are left out."""
+    statement = _TRACK.where(Track.id.in_(sorted(ids)[:500])).order_by(Track.id)
+    return [TrackRow(*row) for row in work.session.execute(statement)] if ids else []
+
+
+def tracks_of_variants(work: Work, variant_ids: Collection[str]) -> list[TrackRow]:
+    """Return the tracks of these variants, newest first within each."""
+    statement = _TRACK.where(Track.variant_id.in_(sorted(variant_ids))).order_by(
+        Track.variant_id, Track.created_at.desc(), Track.id
+    )
+    return [TrackRow(*row) for row in work.session.execute(statement)]
+
+
+def lately_moved(work: Work, *, limit: int) -> list[TrackRow]:
+    """Return the tracks that moved last, newest first, at most ``limit``."""
+    statement = _TRACK.order_by(Track.entered_at.desc(), Track.id.desc()).limit(limit)
+    return [TrackRow(*row) for row in work.session.execute(statement)]
+
+
 def list_tracks(
-    work: Work, *, variant_id: str | None = None, stage: str | None = None
+    work: Work,
+    *,
+    variant_id: str | None = None,
+    stage: str | None = None,
+    families: Collection[str] | None = None,
 ) -> list[TrackRow]:
     """Return tracks by variant, newest first within each."""
     statement = _TRACK.order_by(
@@ -233,6 +257,8 @@ def list_tracks(
         statement = statement.where(Track.variant_id == variant_id)
     if stage is not None:
         statement = statement.where(Track.stage == stage)
+    if families is not None:
+        statement = statement.where(Variant.family_id.in_(sorted(families)))
     return [TrackRow(*row) for row in work.session.execute(statement)]
 
 

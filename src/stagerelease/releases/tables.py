@@ -93,7 +93,10 @@ class StageEvent(Base):
     """A move of a track, as applied. Public pages read these and nothing else of the process."""
 
     __tablename__ = "stage_event"
-    __table_args__ = (Index("ix_stage_event_track_id", "track_id", "at"),)
+    __table_args__ = (
+        Index("ix_stage_event_track_id", "track_id", "at"),
+        Index("ix_stage_event_at", "at", "id"),  # the timeline reads the newest first
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     track_id: Mapped[str] = mapped_column(ForeignKey("track.id"))

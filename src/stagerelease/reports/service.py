@@ -43,10 +43,13 @@ MOST_HOLDERS = 1000
 """Holders that a full report lists by name; the counts are always whole."""
 
 
-def build(work: Work, track_id: str, *, audience: str = "public", vkey: str = "") -> Report:
+def build(
+    work: Work, track_id: str, *, audience: str = "public", vkey: str = "", proofs: bool = True
+) -> Report:
     """Return the release report of a track for ``audience``: ``public`` or ``full``.
 
-    ``vkey`` is the log's verifier key, printed beside the proofs.
+    ``vkey`` is the log's verifier key, printed beside the proofs; without ``proofs`` there are
+    none, for a page that shows parts of the report and leads to the whole.
 
     Raises:
         NotFound: there is no such track, or the public may not know of it.
@@ -63,7 +66,7 @@ def build(work: Work, track_id: str, *, audience: str = "public", vkey: str = ""
     plan = releases.plan_of(work, track.plan_version_id)
     events = releases.stage_events(work, track.id)
     decided = decided_moves(work, plan, events, full=full)
-    return _assemble(work, track, plan, events, decided, vkey=vkey, full=full)
+    return _assemble(work, track, plan, events, decided, vkey=vkey, full=full, proofs=proofs)
 
 
 def may_be_known(work: Work, track: TrackRow) -> bool:
@@ -92,6 +95,7 @@ def _assemble(
     *,
     vkey: str,
     full: bool,
+    proofs: bool,
 ) -> Report:
     card, line = _card(work, track, plan, full=full), _plan(work, track, plan)
     waivers = _waivers(work, track, decided.moves, full=full)
@@ -99,7 +103,7 @@ def _assemble(
     shown, withheld = evidence_lines(work, track, decided.evidence_ids, full=full)
     ahead = plan.next(track.stage)
     moments = _moments(card, line, decided.moves, holds, incidents)
-    proven = _entries(card, line, decided.moves, waivers, holds)
+    proven = _entries(card, line, decided.moves, waivers, holds) if proofs else {}
     return Report(
         audience="full" if full else "public",
         made_at=work.now,

@@ -1,18 +1,15 @@
-"""Health, version and the pages that problem types point at."""
+"""Health and version."""
 
 from __future__ import annotations
 
-import html
 import shutil
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
 
 from stagerelease import __version__
 from stagerelease.http.begin import BeginPublic
 from stagerelease.http.wire import Out
-from stagerelease.kernel import errors
-from stagerelease.kernel.errors import DomainError, NotFound, Unavailable
+from stagerelease.kernel.errors import Unavailable
 from stagerelease.ledger import queries as ledger
 
 router = APIRouter(tags=["service"])
@@ -60,28 +57,3 @@ def readyz(request: Request, begin: BeginPublic) -> ReadyOut:
 async def version() -> VersionOut:
     """Tell the version."""
     return VersionOut(version=__version__)
-
-
-def all_codes() -> dict[str, type[DomainError]]:
-    """Return every public error code and its class."""
-    found: dict[str, type[DomainError]] = {}
-    waiting: list[type[DomainError]] = [errors.DomainError]
-    while waiting:
-        cls = waiting.pop()
-        found[cls.code] = cls
-        waiting.extend(cls.__subclasses__())
-    return found
-
-
-@router.get("/problems/{code}", response_class=HTMLResponse)
-async def problem_page(code: str) -> HTMLResponse:
-    """Explain a problem type."""
-    cls = all_codes().get(code)
-    if cls is None:
-        raise NotFound(f"There is no problem type {code!r}.")
-    title, words = html.escape(cls.title), html.escape((cls.__doc__ or "").strip())
-    return HTMLResponse(
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
-        f"<h1>{title}</h1><p>{words}</p><p>Code: <code>{html.escape(code)}</code></p></html>",
-        headers={"Content-Security-Policy": "default-src 'none'"},
-    )

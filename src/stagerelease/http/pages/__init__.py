@@ -7,16 +7,24 @@ else, refuses what another site sends, and carries one strict policy.
 from stagerelease.http.pages import (
     agreements,
     asking,
+    card,
+    demo,
+    design,
+    docs,
     home,
     me,
+    nav,
+    problems,
     report,
     requests,
     signing_in,
     staff,
+    status,
 )
 
 ROUTERS = (
     home.router,
+    card.router,
     asking.router,
     requests.router,
     signing_in.router,
@@ -24,9 +32,15 @@ ROUTERS = (
     agreements.router,
     staff.router,
     report.router,
+    demo.router,
+    design.router,
+    docs.router,
+    problems.router,
+    status.router,
 )
 
-LAST = home.names
+nav.know(ROUTERS)
+LAST = card.names
 """The router to be tried after all others of every face."""
 
 __all__ = ["LAST", "ROUTERS"]

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
-
-import nh3
 from fastapi import APIRouter, Depends, Request, Response
-from markdown_it import MarkdownIt
-from markupsafe import Markup
 
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
@@ -15,6 +10,7 @@ from stagerelease.http.pages.failing import speak_page
 from stagerelease.http.pages.forms import Sent, Typed
 from stagerelease.http.pages.frame import by_field, page, to
 from stagerelease.http.pages.guard import refuse_forgery
+from stagerelease.http.pages.markdown import render_text
 from stagerelease.http.problems import status_of
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, authorize
@@ -35,26 +31,7 @@ from stagerelease.partners.rules import SignatureState
 router = APIRouter(
     include_in_schema=False, dependencies=[Depends(speak_page), Depends(refuse_forgery)]
 )
-TAGS = {
-    *("p", "h2", "h3", "h4", "h5", "ul", "ol", "li", "strong", "em", "blockquote", "code", "pre"),
-    *("hr", "br", "table", "thead", "tbody", "tr", "th", "td"),
-}
 FIELDS = ("typed_name", "typed_title", "organisation")
-
-
-@cache
-def _markdown() -> MarkdownIt:
-    return MarkdownIt("commonmark", {"html": False}).enable("table")
-
-
-def render_text(text: str) -> Markup:
-    """Return an agreement's Markdown as HTML: headings one lower, no links, nothing that runs."""
-    tokens = _markdown().parse(text)
-    for token in tokens:
-        if token.type in ("heading_open", "heading_close"):
-            token.tag = f"h{min(int(token.tag[1]) + 1, 5)}"
-    html = _markdown().renderer.render(tokens, _markdown().options, {})
-    return Markup(nh3.clean(html, tags=TAGS, attributes={"ol": {"start"}}, link_rel=None))  # noqa: S704
 
 
 def _version(work: Work, named: str) -> tuple[AgreementVersionRow, str]:

@@ -113,7 +113,7 @@ def request_form(
         draft = _find(request, work, repo_id)
         answers = draft.answers if draft else _prefilled(work)
         times = access.decision_times(work)
-        waiting = _waiting(work, repo_id)
+        waiting = waiting_for(work, repo_id)
     return page(
         request,
         "request.html",
@@ -130,7 +130,7 @@ def request_form(
     )
 
 
-def _waiting(work: Work, repo_id: str) -> access.RequestPage | None:
+def waiting_for(work: Work, repo_id: str) -> access.RequestPage | None:
     """Return the caller's own request for a model that is still open, if there is one."""
     if not work.actor.known:
         return None

@@ -15,6 +15,7 @@ from fastapi import Depends, Request, Response
 
 from stagerelease.db.work import Work, Works
 from stagerelease.http.guard import is_loopback
+from stagerelease.http.pages.standing import standing_of
 from stagerelease.identity import sessions
 from stagerelease.identity.rules import Permission, authorize, is_staff
 from stagerelease.kernel.actor import ANONYMOUS, Actor
@@ -31,7 +32,7 @@ class Viewer:
     name: str = ""
     known: bool = False
     staff: bool = False
-    reads_requests: bool = False
+    may: frozenset[Permission] = frozenset()
 
 
 NOBODY = Viewer()
@@ -43,7 +44,7 @@ def viewer_of(actor: Actor) -> Viewer:
         name=actor.name if actor.known else "",
         known=actor.known,
         staff=is_staff(actor),
-        reads_requests=authorize(actor, Permission.ACCESS_REQUEST_READ).allowed,
+        may=frozenset(p for p in Permission if authorize(actor, p).allowed),
     )
 
 
@@ -119,6 +120,7 @@ def _opener(request: Request, *, must_be_known: bool) -> BeginWork:
                     next_step="Sign in.",
                 )
             request.state.viewer = viewer_of(work.actor)
+            request.state.standing = request.app.state.standing = standing_of(work)
             yield work
         if due and cookie is not None and read_only:
             with works.begin(ANONYMOUS, quiet=True) as work:

@@ -6,12 +6,15 @@ shown was decided by the service that was asked.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -20,6 +23,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from stagerelease.access.forms import Field
+from stagerelease.http.pages import nav
 from stagerelease.http.pages.begin import NOBODY, Viewer
 from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import FieldError
@@ -39,17 +43,28 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+TYPES = {
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+THEMES = ("system", "light", "dark")
+THEME_COOKIE = "theme"
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A static file: what is in it, and the digest that is part of its address."""
+    """A static file: what is in it, packed too, and the digest that is part of its address.
+
+    ``name`` is its path under ``static``; ``integrity`` is for files from elsewhere alone.
+    """
 
     name: str
     body: bytes
+    packed: bytes
     digest: str
     media_type: str
+    integrity: str = ""
 
     @property
     def path(self) -> str:
@@ -60,19 +75,34 @@ class Asset:
 @cache
 def assets() -> Mapping[str, Asset]:
     """Return the static files that come with the product, by name."""
+    root = Path(str(files("stagerelease.http.pages").joinpath("static")))
+    listed = json.loads((root / "vendor/VENDOR.json").read_text())
+    foreign = {f"vendor/{row['path']}": row["integrity"] for row in listed}
     found = {}
-    for entry in files("stagerelease.http.pages").joinpath("static").iterdir():
-        kind = entry.name.rpartition(".")[2]
+    for path in sorted(root.rglob("*")):
+        kind, name = path.suffix.removeprefix("."), path.relative_to(root).as_posix()
         if kind in TYPES:
-            body = entry.read_bytes()
-            digest = hashlib.sha256(body).hexdigest()
-            found[entry.name] = Asset(entry.name, body, digest, TYPES[kind])
+            body = path.read_bytes()
+            found[name] = Asset(
+                name,
+                body,
+                gzip.compress(body, 9, mtime=0),
+                hashlib.sha256(body).hexdigest(),
+                TYPES[kind],
+                foreign.get(name, ""),
+            )
     return found
 
 
 def static(name: str) -> str:
     """Return the address of a static file."""
     return assets()[name].path
+
+
+@cache
+def vendored(name: str) -> Asset:
+    """Return a file from elsewhere by its last name, whatever its version."""
+    return next(a for a in assets().values() if a.integrity and a.name.endswith(f"/{name}"))
 
 
 def when(at: datetime | None) -> Markup:
@@ -114,6 +144,21 @@ def number(value: int | None) -> str:
     return "—" if value is None else f"{value:,}"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes with its unit: ``1.4 GB`` (powers of ten, as disks are sold)."""
+    value, unit = float(count), "B"
+    for bigger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, bigger
+    return f"{count:,} B" if unit == "B" else f"{value:,.1f} {unit}"
+
+
+def counted(value: int, one: str, many: str = "") -> str:
+    """Return a number with what is counted: ``1 person``, ``1,204 people``."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
 def plain(word: str) -> str:
     """Return a code as words: ``in_review`` becomes ``In review``."""
     return word.replace("_", " ").replace("-", " ").capitalize()
@@ -142,8 +187,15 @@ def environment() -> Environment:
         "number": number,
         "plain": plain,
         "choice_labels": choice_labels,
+        "size": size,
+        "counted": counted,
     }
-    env.globals |= {"static": static}
+    env.globals |= {
+        "static": static,
+        "vendored": vendored,
+        "log_address": nav.log_address,
+        "current": nav.current,
+    }
     return env
 
 
@@ -161,21 +213,61 @@ def page(
     *,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
+    part: str = "",
     **context: Any,
 ) -> HTMLResponse:
-    """Return a page: ``template`` in the frame, with the headers that every page carries."""
+    """Return a page: ``template`` in the frame, with the headers that every page carries.
+
+    ``part`` names the template of the piece that is enough for htmx, when that asks: one that
+    ``template`` includes.
+    """
     viewer: Viewer = getattr(request.state, "viewer", NOBODY)
-    body = (
-        environment()
-        .get_template(template)
-        .render(
-            viewer=viewer,
-            here=request.url.path,
-            request_id=getattr(request.state, "request_id", ""),
-            **{"errors": {}, **context},
-        )
+    # A refusal may come from a route that opened no Work; the last that was seen is near enough.
+    last = getattr(request.app.state, "standing", None)
+    values = {
+        "viewer": viewer,
+        "here": request.url.path,
+        "here_whole": safe_next(_whole(request)) or "/",
+        "request_id": getattr(request.state, "request_id", ""),
+        "standing": getattr(request.state, "standing", last),
+        "demo": getattr(request.app.state, "demo", None),
+        "theme": chosen_theme(request),
+        "main_nav": nav.links(nav.MAIN, viewer),
+        "staff_nav": nav.links(nav.STAFF, viewer),
+        "errors": {},
+        **context,
+    }
+    asked = part if part and request.headers.get("hx-request") == "true" else template
+    body = environment().get_template(asked).render(values)
+    kept = {**HEADERS, "Vary": "HX-Request, Cookie, Accept-Encoding", **(headers or {})}
+    if not _may_be_packed(request):
+        return HTMLResponse(body, status, kept)
+    kept["Content-Encoding"] = "gzip"
+    return HTMLResponse(gzip.compress(body.encode(), 4), status, kept)
+
+
+def _may_be_packed(request: Request) -> bool:
+    """Tell whether an answer may be compressed: it holds no secret, being the same for everybody.
+
+    The length of a compressed page tells of what is in it (BREACH), so whoever sends a cookie that
+    names them gets theirs as it is.
+    """
+    named = set(request.cookies) - {THEME_COOKIE}
+    return (
+        request.method == "GET"
+        and not named
+        and "gzip" in request.headers.get("accept-encoding", "")
     )
-    return HTMLResponse(body, status, {**HEADERS, **(headers or {})})
+
+
+def _whole(request: Request) -> str:
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+
+
+def chosen_theme(request: Request) -> str:
+    """Return ``light`` or ``dark`` when the visitor chose one here, else nothing."""
+    chosen = request.cookies.get(THEME_COOKIE, "")
+    return chosen if chosen in ("light", "dark") else ""
 
 
 def to(path: str) -> RedirectResponse:

@@ -8,11 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.entitlements import service as entitlements
 from stagerelease.entitlements.service import Entitled, Moved
-from stagerelease.kernel.errors import NotFound
 from stagerelease.partners import queries as papers
 from stagerelease.partners.rules import ORGANISATIONS, PEOPLE, admitting_stages
 from stagerelease.releases import queries as releases
@@ -65,17 +63,6 @@ class ModelPage:
     lets_people_in: bool
 
 
-def list_models(work: Work) -> list[ModelPage]:
-    """Return every model that the caller may know of, by family and size."""
-    found = []
-    for variant in catalog.list_variants(work):
-        try:
-            found.append(_page(work, entitlements.see(work, work.actor, variant.repo_id)))
-        except NotFound:
-            continue  # hidden from this caller: it is not there
-    return found
-
-
 def show_model(work: Work, repo_id: str) -> ModelPage:
     """Return one model.
 
@@ -85,7 +72,7 @@ def show_model(work: Work, repo_id: str) -> ModelPage:
     """
     if not releases.storable(repo_id):
         raise entitlements.hidden(repo_id)
-    return _page(work, entitlements.see(work, work.actor, repo_id))
+    return model_page(work, entitlements.see(work, work.actor, repo_id))
 
 
 def canonical(work: Work, repo_id: str) -> str:
@@ -96,7 +83,8 @@ def canonical(work: Work, repo_id: str) -> str:
         return moved.repo_id
 
 
-def _page(work: Work, entitled: Entitled) -> ModelPage:
+def model_page(work: Work, entitled: Entitled) -> ModelPage:
+    """Return what pages say of a model to the caller it was decided for."""
     track, variant = entitled.track, entitled.variant
     plan = releases.plan_of(work, track.plan_version_id) if track else None
     now = plan.find(track.stage) if plan and track else None
@@ -108,7 +96,7 @@ def _page(work: Work, entitled: Entitled) -> ModelPage:
         stage=entitled.stage,
         audience=AUDIENCES.get(now.audience, "") if now else "Nobody",
         since=track.entered_at if track else None,
-        ladder=_rungs(plan, now),
+        ladder=rungs(plan, now),
         held=bool(track and releases.holds_over(work, track)),
         withdrawn=entitled.stage == "withdrawn",
         gated=entitled.gated,
@@ -120,7 +108,8 @@ def _page(work: Work, entitled: Entitled) -> ModelPage:
     )
 
 
-def _rungs(plan: Plan | None, now: Stage | None) -> tuple[Rung, ...]:
+def rungs(plan: Plan | None, now: Stage | None) -> tuple[Rung, ...]:
+    """Return the stages of a plan, narrowest first, and which of them are reached."""
     if plan is None:
         return ()
     rank = plan.rank(now.name) if now else -1
