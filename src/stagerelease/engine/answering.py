@@ -90,12 +90,13 @@ class Answer:
         """Note that the prompt is computed: echo it when that was asked."""
         if not self.job.echo:
             return
-        ids = self.line.tokens[: self.line.prompt]
-        raw = b"".join(self.vocabulary.bytes_of(i) for i in ids)
+        text = self.job.prompts[self.index // self.job.n]
+        if not isinstance(text, str):
+            text = self.spelling.echo(b"".join(map(self.vocabulary.bytes_of, text)))
         tokens: tuple[Token, ...] = ()
         if self.figures is not None:
             tokens = tuple(Token(t.id, t.text, t.logprob, t.top) for t in self.figures.tokens)
-        self.stream.pending.append(Piece(self.index, raw.decode("utf-8", "replace"), tokens))
+        self.stream.pending.append(Piece(self.index, text, tokens))
 
     def take(self, token: int, row: Tensor) -> bool:
         """Add a chosen token; return whether the sequence goes on. ``row``: its raw logits."""

@@ -5,9 +5,11 @@ computed in chunks that begin at multiples of ``CHUNK``, beside the sequences th
 that a long prompt never makes them wait longer than one chunk takes; and because the chunks of a
 prompt are always the same, so are its figures, whoever else is in the batch.
 
-Each sequence has a slot: its place in the key-value store. A slot keeps what was computed when its
-sequence has ended, so that a prompt with the same beginning can take it up. Memory is given at
-admission for the whole length a sequence may reach: what runs never has to be thrown out.
+Each sequence has a slot: its place in the key-value store. A slot keeps the prompt that was
+computed when its sequence has ended, so that one with the same beginning can take it up: whole
+chunks of it, and nothing of the answer, whose tokens were computed one by one and so round
+otherwise. Memory is given at admission for the whole length a sequence may reach: what runs never
+has to be thrown out.
 """
 
 from __future__ import annotations
@@ -62,9 +64,10 @@ class Part:
 
 @dataclass(slots=True)
 class Slot:
-    """A place in the store: the tokens an ended line left there, and how much memory is written.
+    """A place in the store: the prompt an ended line left there, and how much memory is written.
 
-    ``dirty`` counts tokens of memory that the place holds until they are given up.
+    ``dirty`` counts tokens of memory that the place holds until they are given up; it is raised
+    before they are written, since a line may be called off while it is computed.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -132,9 +135,14 @@ class Scheduler:
             )
         self.waiting.extend(lines)
 
-    def drop(self, line: Line) -> None:
-        """End a line, wherever it is; what was computed for it stays until the room is needed."""
+    def drop(self, line: Line, *, keep: bool = True) -> None:
+        """End a line, wherever it is; its computed prompt stays until the room is needed.
+
+        ``keep`` is false when what was computed cannot be trusted.
+        """
         if line.ended:
+            if not keep and line.slot >= 0 and self.slots[line.slot].line is None:
+                self.slots[line.slot].tokens = []
             return
         line.ended = True
         if line.slot < 0:
@@ -143,9 +151,8 @@ class Scheduler:
             return
         slot = self.slots[line.slot]
         slot.line = None
-        slot.tokens = line.tokens[: line.computed]
+        slot.tokens = line.tokens[: min(line.computed, line.prompt)] if keep else []
         slot.salt = line.salt
-        slot.dirty = max(slot.dirty, -(-line.computed // CHUNK) * CHUNK)
         slot.used_at = self._tick()
         self.running.remove(line)
 
@@ -168,15 +175,24 @@ class Scheduler:
                 break
             parts.append(Part(line, start, count))
             left -= count
+        for part in parts:
+            self._will_write(part.line, part.start + part.count)
         return Step(drops, takes, tuple(parts))
 
     def done(self, part: Part) -> None:
         """Note that ``part`` is in the store."""
         part.line.computed = part.start + part.count
 
-    def followers(self, lead: Line) -> list[Line]:
-        """Return the running lines that take over the prompt that ``lead`` has just computed."""
-        return [line for line in self.running if line.follows is lead and line.computed == 0]
+    def take_over(self, lead: Line) -> list[Line]:
+        """Return the running lines that take over the prompt that ``lead`` has just computed.
+
+        It counts as theirs from now on: the caller copies it to their slots.
+        """
+        lines = [line for line in self.running if line.follows is lead]
+        for line in lines:
+            line.follows, line.computed, line.reused = None, lead.prompt, lead.prompt
+            self._will_write(line, lead.prompt)
+        return lines
 
     @staticmethod
     def _waits_for_lead(line: Line) -> bool:
@@ -215,7 +231,12 @@ class Scheduler:
         slot = self.slots[place]
         slot.line, slot.tokens, slot.used_at = line, [], self._tick()
         line.slot, line.computed, line.reused = place, count, count
+        self._will_write(line, count)
         self.running.append(line)
+
+    def _will_write(self, line: Line, count: int) -> None:
+        slot = self.slots[line.slot]
+        slot.dirty = max(slot.dirty, -(-count // CHUNK) * CHUNK)
 
     def _best_prefix(self, line: Line) -> tuple[int, int]:
         """Return the slot that holds the longest beginning of a prompt, in whole chunks."""
@@ -226,7 +247,7 @@ class Scheduler:
                 continue
             held = slot.tokens
             if slot.line is not None:
-                held = slot.line.tokens[: slot.line.computed]
+                held = slot.line.tokens[: min(slot.line.computed, slot.line.prompt)]
             same = _common(held, line.tokens, line.prompt - 1) // CHUNK * CHUNK
             if same > length or (same == length and same and slot.line is None):
                 best, length = i, same

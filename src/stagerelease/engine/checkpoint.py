@@ -20,6 +20,7 @@ from stagerelease.kernel.errors import Invalid, NotFound
 from stagerelease.storage.ports import BlobStore, LocalBlob
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_HEAD = "lm_head.weight"
 _PREFIX = "transformer."
 _MASKS = (".attn.bias", ".attn.masked_bias")
 
@@ -70,11 +71,11 @@ def open_checkpoint(blobs: BlobStore, checkpoint: Checkpoint) -> Opened:
         if name not in checkpoint.files:
             raise _missing(checkpoint, name)
         weights |= _mapped(blobs, checkpoint.files[name])
-    missing = [k for k in _expected(shape) if k not in weights]
-    if missing:
-        raise _missing(checkpoint, f"tensor {missing[0]}")
+    if config.get("tie_word_embeddings", True):
+        weights.pop(_HEAD, None)
+    _check(checkpoint, weights, _expected(shape, config))
     vocabulary = Vocabulary(read("tokenizer.json"), size=shape.vocabulary)
-    count = sum(t.numel() for name, t in weights.items() if name != "lm_head.weight")
+    count = sum(t.numel() for t in weights.values())
     return Opened(shape, vocabulary, weights, count)
 
 
@@ -88,12 +89,45 @@ def _object(raw: bytes, path: str) -> dict[str, Any]:
     return found
 
 
-def _expected(shape: Shape) -> list[str]:
-    parts = ("ln_1", "ln_2", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-    inner = [
-        f"h.{i}.{p}.{k}" for i in range(shape.layers) for p in parts for k in ("weight", "bias")
-    ]
-    return ["wte.weight", "wpe.weight", "ln_f.weight", "ln_f.bias", *inner]
+def _expected(shape: Shape, config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of the tensors that the computation needs, by name."""
+    width, inner = shape.width, int(config.get("n_inner") or 4 * shape.width)
+    sizes: dict[str, tuple[int, ...]] = {
+        "wte.weight": (shape.vocabulary, width),
+        "wpe.weight": (shape.positions, width),
+        "ln_f.weight": (width,),
+        "ln_f.bias": (width,),
+    }
+    if not config.get("tie_word_embeddings", True):
+        sizes[_HEAD] = (shape.vocabulary, width)
+    products = {
+        "attn.c_attn": (width, 3 * width),
+        "attn.c_proj": (width, width),
+        "mlp.c_fc": (width, inner),
+        "mlp.c_proj": (inner, width),
+    }
+    for i in range(shape.layers):
+        for norm in ("ln_1", "ln_2"):
+            sizes |= {f"h.{i}.{norm}.weight": (width,), f"h.{i}.{norm}.bias": (width,)}
+        for name, size in products.items():
+            sizes |= {f"h.{i}.{name}.weight": size, f"h.{i}.{name}.bias": size[1:]}
+    return sizes
+
+
+def _check(
+    checkpoint: Checkpoint, weights: dict[str, Tensor], sizes: dict[str, tuple[int, ...]]
+) -> None:
+    """Refuse now what would fail in the middle of somebody's answer."""
+    for name, size in sizes.items():
+        found = weights.get(name)
+        if found is None:
+            raise _missing(checkpoint, f"tensor {name}")
+        if tuple(found.shape) != size or not found.is_floating_point():
+            raise Invalid(
+                f"{checkpoint.repo_id}: its config asks for {name} as {list(size)} floats, and the "
+                f"file holds {list(found.shape)} of {str(found.dtype).removeprefix('torch.')}.",
+                reason="engine.model",
+            )
 
 
 def _mapped(blobs: BlobStore, digest: str) -> dict[str, Tensor]:

@@ -64,6 +64,11 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
             f"This engine computes GPT-2 as published, and this checkpoint says {what}.",
             reason="engine.model",
         )
+    if config["n_head"] < 1 or config["n_embd"] % config["n_head"]:
+        raise Invalid(
+            f"A width of {config['n_embd']} cannot be shared by {config['n_head']} heads.",
+            reason="engine.model",
+        )
     end = config.get("eos_token_id")
     ends = end if isinstance(end, list) else [] if end is None else [end]
     return Shape(
@@ -111,6 +116,11 @@ class Store:
             length = (start + size) // mmap.PAGESIZE * mmap.PAGESIZE - inner
             if length > 0:
                 self.memory.madvise(mmap.MADV_DONTNEED, inner, length)
+
+    def wipe(self, slot: int, count: int) -> None:
+        """Make the first ``count`` tokens of a slot zeros."""
+        for plane in (*self.keys, *self.values):
+            plane[slot, :, :count].zero_()
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Copy the first ``count`` tokens of one slot to another."""

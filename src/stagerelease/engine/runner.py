@@ -31,6 +31,15 @@ class _Wanted:
     last: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """What a step has yielded; ``spoilt`` parts hold something that is no number."""
+
+    wanted: list[_Wanted]
+    logits: Tensor
+    spoilt: list[Part]
+
+
 class Runner:
     """Computes one checkpoint, step by step, in the engine's thread.
 
@@ -43,7 +52,6 @@ class Runner:
         self.answers: dict[Line, Answer] = {}
         self.lock = threading.Lock()
         self.counts: Counter[str] = Counter()
-        self.used_at = time.monotonic()
 
     def submit(self, answers: Sequence[Answer]) -> None:
         """Let sequences join, all or none.
@@ -54,7 +62,6 @@ class Runner:
         with self.lock:
             self.scheduler.add([answer.line for answer in answers])
             self.answers |= {answer.line: answer for answer in answers}
-            self.used_at = time.monotonic()
 
     def call_off(self, answers: Sequence[Answer]) -> None:
         """Stop sequences: none of them is part of the next step."""
@@ -74,46 +81,48 @@ class Runner:
         began = time.perf_counter()
         with self.lock:
             step = self.scheduler.plan()
-        if not step.parts:
-            time.sleep(0.001)
-            return
         try:
             for slot in step.drops:
                 self.model.store.give_up(slot)
             for take in step.takes:
                 self.model.store.copy(take.source, take.line.slot, take.count)
-            wanted, logits = self._compute(step.parts)
-        except (RuntimeError, MemoryError) as error:
-            log.error("a step could not be computed", error=str(error).partition("\n")[0])
-            self.fail(
-                [part.line for part in step.parts],
-                Unavailable("The model could not compute this.", reason="engine.failed"),
-            )
+            done = self._compute(step.parts) if step.parts else None
+        except Exception:  # memory, a kernel, an index: whatever it is, it is of these lines
+            log.exception("a step could not be computed")
+            lines = [part.line for part in step.parts] + [take.line for take in step.takes]
+            self.fail(lines, _failed("The model could not compute this."), keep=False)
+            return
+        if done is None:
+            time.sleep(0.001)
             return
         with self.lock:
-            self._settle(step.parts, wanted, logits)
+            self._settle(step.parts, done)
         self.counts["steps"] += 1
         self.counts["rows"] += sum(part.count for part in step.parts)
         self.counts["microseconds"] += int((time.perf_counter() - began) * 1e6)
 
-    def fail(self, lines: Sequence[Line], error: DomainError) -> None:
-        """End sequences with an error."""
+    def fail(self, lines: Sequence[Line], error: DomainError, *, keep: bool = True) -> None:
+        """End sequences with an error; ``keep`` is false when their keys cannot be trusted."""
         with self.lock:
             for line in lines:
                 answer = self.answers.pop(line, None)
                 if answer is not None:
                     answer.stream.fail(error)
-                self.scheduler.drop(line)
+                self.scheduler.drop(line, keep=keep)
 
-    def _compute(self, parts: Sequence[Part]) -> tuple[list[_Wanted], Tensor]:
+    def _compute(self, parts: Sequence[Part]) -> _Computed:
         hidden = self.model.hidden(parts)
+        finite = torch.isfinite(hidden).all(-1).tolist()
+        spoilt: list[Part] = []
         wanted: list[_Wanted] = []
         rows: list[int] = []
         first = 0
         for part in parts:
             answer = self.answers.get(part.line)
             last = first + part.count
-            if answer is not None:
+            if not all(finite[first:last]):
+                spoilt.append(part)
+            elif answer is not None:
                 every = answer.figures is not None and part.start < part.line.prompt
                 if every or part.completes:
                     begin = first if every else last - 1
@@ -121,15 +130,19 @@ class Runner:
                     rows += range(begin, last)
             first = last
         if not rows:
-            return wanted, hidden[:0]
-        return wanted, self.model.logits(hidden[torch.tensor(rows, device=hidden.device)])
+            return _Computed(wanted, hidden[:0], spoilt)
+        logits = self.model.logits(hidden[torch.tensor(rows, device=hidden.device)])
+        return _Computed(wanted, logits, spoilt)
 
-    def _settle(self, parts: Sequence[Part], wanted: Sequence[_Wanted], logits: Tensor) -> None:
+    def _settle(self, parts: Sequence[Part], done: _Computed) -> None:
         """Note what is computed, choose the next tokens, and send. Under the lock."""
         ready: list[tuple[Answer, Tensor]] = []
+        logits = done.logits
+        for part in done.spoilt:
+            self._spoil(part.line)
         for part in parts:
             self.scheduler.done(part)
-        for want in wanted:
+        for want in done.wanted:
             line = want.part.line
             answer = self.answers.get(line)
             if answer is None:
@@ -146,16 +159,25 @@ class Runner:
         for answer in {id(a.stream): a for a in self.answers.values()}.values():
             answer.stream.flush()
 
+    def _spoil(self, line: Line) -> None:
+        """End a sequence that yields no numbers, and wipe what it kept: who has the place next is
+        masked from it by a factor of nought, and nought times no number is no number.
+        """
+        slot, answer = line.slot, self.answers.get(line)
+        self.scheduler.drop(line, keep=False)
+        self.model.store.wipe(slot, self.scheduler.slots[slot].dirty)
+        if answer is not None:
+            answer.stream.fail(_failed("The model yields no numbers."))
+            self._finish(answer)
+
     def _begin(self, answer: Answer) -> list[Answer]:
         """Note that a prompt is computed, for its own sequence and for those that follow it."""
         lead = answer.line
         self.counts["prompt_tokens"] += lead.prompt - lead.reused
         self.counts["reused_tokens"] += lead.reused
         begun = [answer]
-        for line in self.scheduler.followers(lead):
+        for line in self.scheduler.take_over(lead):
             self.model.store.copy(lead.slot, line.slot, lead.prompt)
-            line.computed, line.follows = lead.prompt, None
-            line.reused = lead.prompt
             self.counts["reused_tokens"] += lead.prompt
             begun.append(self.answers[line])
         going = []
@@ -181,9 +203,7 @@ class Runner:
         for (answer, row), token in zip(ready, tokens, strict=True):
             self.counts["completion_tokens"] += 1
             if token < 0:
-                answer.stream.fail(
-                    Unavailable("The model yields no numbers.", reason="engine.failed")
-                )
+                answer.stream.fail(_failed("The model yields no numbers."))
                 self._finish(answer)
             elif not answer.take(token, row):
                 self._finish(answer)
@@ -193,7 +213,10 @@ class Runner:
         self.answers.pop(answer.line, None)
         self.scheduler.drop(answer.line)
         self.counts["sequences_ended"] += 1
-        self.used_at = time.monotonic()
+
+
+def _failed(sentence: str) -> Unavailable:
+    return Unavailable(sentence, reason="engine.failed")
 
 
 def _resolve(future: object, value: object) -> None:

@@ -46,7 +46,9 @@ class Chooser:
 
     def draw(self, position: int) -> float:
         """Return the uniform draw in [0, 1) of the token at ``position``."""
-        generator = np.random.Philox(key=[self.seed, self.index], counter=[position, 0, 0, 0])
+        # As an array: numpy would make a list that holds a large seed one of doubles, and round it.
+        key = np.array([self.seed, self.index], dtype=np.uint64)
+        generator = np.random.Philox(key=key, counter=[position, 0, 0, 0])
         return float(np.random.Generator(generator).random())
 
     def weigh(self, row: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ def _among_likely(row: Tensor, sampling: Sampling, draw: float) -> int:
     """Draw one token among those that top_k, top_p and min_p leave, likeliest first."""
     row = row / sampling.temperature
     size = len(row)
-    count = min(sampling.top_k, size) if sampling.top_k else size
+    count = min(sampling.top_k, size) if sampling.top_k > 0 else size
     total = torch.logsumexp(torch.topk(row, count).values if count < size else row, -1)
     if not bool(torch.isfinite(total)):
         return -1
@@ -120,8 +122,10 @@ def _among_likely(row: Tensor, sampling: Sampling, draw: float) -> int:
         values, ids = torch.topk(row, look)
         odds = torch.exp((values - total).double())
         before = odds.cumsum(0) - odds
-        keep = before < sampling.top_p  # the likeliest token always stays (Holtzman et al. 2020)
+        # The likeliest token always stays (Holtzman et al. 2020, §3.1).
+        keep = before < sampling.top_p
         keep &= odds >= sampling.min_p * odds[0]
+        keep[0] = True
         if look == count or not bool(keep[-1]):
             break
         look = min(look * 8, count)  # the nucleus may reach further than was looked

@@ -26,8 +26,9 @@ class Released:
 class Spelling:
     """The text of one answer as it comes.
 
-    ``stops`` end it and are not part of it. Bytes that are no UTF-8 become U+FFFD; an unfinished
-    character at the very end is left out.
+    ``stops`` end it and are not part of it: the one that is complete first, however the text came
+    in pieces. Bytes that are no UTF-8 become U+FFFD; an unfinished character at the very end is
+    left out.
     """
 
     stops: Sequence[str] = ()
@@ -38,19 +39,29 @@ class Spelling:
     _sent: int = 0  # characters released so far
     _tokens: list[tuple[int, Token]] = field(default_factory=list)  # where each begins
 
+    def echo(self, raw: bytes) -> str:
+        """Return the text of a given prompt, less an unfinished character, which the answer may
+        complete. Stop texts do not end it.
+        """
+        return self._decoder.decode(raw)
+
     def add(self, raw: bytes, token: Token | None = None) -> Released:
         """Take the bytes of one more token; return what may be sent."""
         if token is not None:
             self._tokens.append((self._sent + len(self._held), token))
         self._held += self._decoder.decode(raw)
-        at = min((i for i in map(self._held.find, self.stops) if i >= 0), default=-1)
-        if at >= 0:
-            return self._release(at, stopped=True)
+        found = [(self._held.find(stop) + len(stop), len(stop)) for stop in self._met()]
+        if found:
+            end, length = min(found, key=lambda place: (place[0], -place[1]))
+            return self._release(end - length, stopped=True)
         return self._release(len(self._held) - self._risky())
 
     def end(self) -> Released:
         """Return what is left when no more tokens come."""
         return self._release(len(self._held))
+
+    def _met(self) -> list[str]:
+        return [stop for stop in self.stops if stop and stop in self._held]
 
     def _risky(self) -> int:
         """Return how many characters at the end may be the beginning of a stop text."""

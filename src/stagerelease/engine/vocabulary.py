@@ -6,6 +6,7 @@ answer can be sent as it comes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 from tokenizers import Tokenizer
@@ -44,33 +45,63 @@ class Vocabulary:
                 "Its tokenizer is not byte-level, so its text cannot be sent as it comes.",
                 reason="engine.model",
             )
+        # A file may ask for prompts to be cut or filled up; here they are taken as they are.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         self.size = size
         self._special = set(self._tokenizer.get_added_tokens_decoder())
         self._bytes: dict[int, bytes] = {}
+        # A vocabulary's name has a character for each byte, a control token's up to four bytes.
+        self._longest = max((len(name.encode()) for name in self._tokenizer.get_vocab()), default=1)
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Return the ids of a prompt; ids are checked.
+        """Return the ids of a prompt, checked.
 
         Raises:
-            Invalid: an id that the model does not have (``engine.token``), or a prompt of no
-                tokens (``engine.empty``).
+            Invalid: an id that the model does not have or text that is none (``engine.token``), or
+                a prompt of no tokens (``engine.empty``).
         """
-        if isinstance(prompt, str):
-            ids = self._tokenizer.encode(prompt, add_special_tokens=False).ids
-        else:
-            ids = list(prompt)
-            wrong = next((i for i in ids if not 0 <= i < self.size), None)
-            if wrong is not None:
-                raise Invalid(
-                    f"{wrong} is no token of this model: ids go from 0 to {self.size - 1}.",
-                    reason="engine.token",
-                )
+        ids = self._read_text(prompt) if isinstance(prompt, str) else list(prompt)
+        self.check(ids)
         if not ids:
             raise Invalid(
                 "The prompt holds no tokens, and there is nothing to continue.",
                 reason="engine.empty",
                 next_step="Give at least one word.",
             )
+        return ids
+
+    def check(self, ids: Iterable[int]) -> None:
+        """Let ids pass that the model has.
+
+        Raises:
+            Invalid: one that it does not have (``engine.token``).
+        """
+        wrong = next((i for i in ids if not 0 <= i < self.size), None)
+        if wrong is not None:
+            raise Invalid(
+                f"{wrong} is no token of this model: ids go from 0 to {self.size - 1}.",
+                reason="engine.token",
+            )
+
+    def most_bytes(self, tokens: int) -> int | None:
+        """Return how many bytes of text so many tokens can hold at most, if that is known."""
+        if self._tokenizer.normalizer is not None:  # it may shorten the text to anything
+            return None
+        return tokens * self._longest
+
+    def _read_text(self, text: str) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise Invalid(
+                f"The prompt holds half of a character (U+{ord(text[error.start]):04X}).",
+                reason="engine.token",
+                next_step="Send text that is valid Unicode.",
+            ) from error
+        # Of its ways this one is the fastest, and lets other threads go on meanwhile.
+        found = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = found[0].ids
         return ids
 
     def bytes_of(self, token: int) -> bytes:
