@@ -141,12 +141,17 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What an engine is doing now."""
+    """What an engine is doing now.
+
+    ``running`` and ``waiting`` count sequences. ``figures`` are an adapter's own gauges for the
+    operator, by snake_case name (steps, batch size, share of the cache in use), and may be empty.
+    """
 
     models: tuple[ModelState, ...]
     running: int
     waiting: int
     draining: bool
+    figures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Engine(Protocol):
@@ -154,7 +159,8 @@ class Engine(Protocol):
 
     Refusals are domain errors raised before the first event: ``Invalid`` with reason
     ``engine.context`` (prompt and max_tokens do not fit), ``engine.token`` (an id the model does
-    not have), ``engine.empty`` (a prompt of no tokens) or ``engine.model`` (files it cannot run);
+    not have), ``engine.empty`` (a prompt of no tokens), ``engine.parameter`` (a figure out of every
+    range, see ``rules.require_sound``) or ``engine.model`` (files it cannot run);
     ``TooMany`` with ``engine.full``; ``Unavailable`` with ``engine.loading``, ``engine.memory``,
     ``engine.draining`` or ``engine.away``. After the first event only ``Unavailable`` is raised.
     """
