@@ -54,6 +54,33 @@ class Settings(BaseModel):
     """Who mails are from."""
     webhooks_to_loopback: bool = False
     """Allow webhooks to this machine over plain HTTP: for tests and development only."""
+    inference_url: str = ""
+    """Where web processes find the inference process: ``unix:/path``, ``http://host:port``; empty
+    means its socket inside ``data_dir``."""
+    inference_listen: str = ""
+    """Where the inference process listens: ``unix:/path`` or ``host:port`` (then a secret is
+    needed); empty means where ``inference_url`` says."""
+    inference_secret_file: Path | None = None
+    """File that holds the secret web and inference share over TCP, or a foreign server's key."""
+    inference_dialect: Literal["stagerelease", "vllm", "openai"] = "stagerelease"
+    """What is spoken there: ``stagerelease`` to our own process, else to a server of others."""
+    inference_models: str = ""
+    """``repo_id=name,…``: the names a foreign server knows our repositories by."""
+    inference_grace: float = Field(default=20.0, ge=0, le=600)
+    """Seconds that running requests get to finish when the inference process is told to stop."""
+    inference_longest: int = Field(default=600, ge=1, le=86_400)
+    """Seconds after which a request is ended whatever it has done."""
+    inference_stall: float = Field(default=20.0, ge=0.1, le=600)
+    """Seconds a client may take nothing of its stream before the sequences are stopped."""
+    inference_requests_per_minute: int = Field(default=120, ge=1)
+    inference_tokens_per_minute: int = Field(default=40_000, ge=1)
+    inference_tokens_per_day: int = Field(default=2_000_000, ge=1)
+    inference_sequences: int = Field(default=16, ge=1)
+    """Sequences (prompts × n) of one grant, or of one person without, that run at once."""
+    inference_max_tokens: int = Field(default=2048, ge=1)
+    """Most new tokens per sequence of one request."""
+    inference_prompt_days: int = Field(default=30, ge=1, le=3650)
+    """Days that prompts stay where a plan says that they are kept."""
     log_origin: str = "stagerelease.local/log"
     """Name of the transparency log in its signed checkpoints (C2SP tlog-checkpoint origin)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -77,6 +104,11 @@ class Settings(BaseModel):
     def blobs_dir(self) -> Path:
         """Return where the local blob store keeps its files."""
         return self.data_dir / "blobs"
+
+    @property
+    def inference_socket(self) -> Path:
+        """Return where the inference process listens when nothing else is said."""
+        return (self.data_dir / "run" / "infer.sock").resolve()
 
     @property
     def log_key_file(self) -> Path:

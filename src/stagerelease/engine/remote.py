@@ -25,8 +25,15 @@ from stagerelease.kernel.errors import DomainError, Invalid
 Dialect = Literal["stagerelease", "vllm", "openai"]
 CONNECT = 5.0
 """Seconds within which the other process must take a connection."""
+SOCKET_URL = "http://inference"
+"""What a question over a socket is addressed to; nobody looks it up."""
 MOST_SUN_PATH = 107
 """Bytes of a Unix socket's path (sockaddr_un, less its closing NUL)."""
+
+
+def is_too_long(path: Path) -> bool:
+    """Tell whether the kernel's structure has no room for a path."""
+    return len(str(path).encode()) > MOST_SUN_PATH
 
 
 def require_short(path: Path) -> Path:
@@ -35,11 +42,10 @@ def require_short(path: Path) -> Path:
     Raises:
         Invalid: the kernel's structure has no room for it; says what to do.
     """
-    length = len(str(path).encode())
-    if length > MOST_SUN_PATH:
+    if is_too_long(path):
         raise Invalid(
-            f"The path of the inference socket has {length} bytes, and a Unix socket's has at "
-            f"most {MOST_SUN_PATH}: {path}",
+            "The path of the inference socket is too long: a Unix socket's has at most "
+            f" {MOST_SUN_PATH} bytes, and this has more: {path}",
             reason="inference.socket",
             next_step="Use a shorter DATA_DIR, or set STAGERELEASE_INFERENCE_URL to "
             "unix:/a/short/path or to http://127.0.0.1:<port>.",
@@ -67,7 +73,7 @@ class Where:
         """Return the place that ``url`` (``unix:/path``, ``http://…``) names."""
         if url.startswith("unix:"):
             socket = require_short(Path(url.removeprefix("unix:")))
-            return cls("http://inference", socket=socket, **others)
+            return cls(SOCKET_URL, socket=socket, **others)
         if not url.startswith(("http://", "https://")):
             raise Invalid(
                 f"{url!r} is no address of an inference process.",
@@ -167,6 +173,8 @@ class RemoteEngine:
         Raises:
             Unavailable: ``engine.away``, also when the answer breaks off within the block.
         """
+        if self.where.socket is not None and is_too_long(self.where.socket):
+            raise away("the path of its socket is too long for a socket")
         client = self._open_client()
         method = "GET" if body is None else "POST"
         request = client.build_request(method, path, json=body)
