@@ -91,7 +91,7 @@ def usage(
     actor = work.actor
     if not actor.known:
         raise Unauthenticated("Usage is shown to those concerned.", reason="token.missing")
-    until = until or work.now
+    until = until or work.now + timedelta(seconds=1)  # what began just now is in it
     since = since or until - timedelta(days=28)
     if since.tzinfo is None or until.tzinfo is None or not since < until <= since + LONGEST:
         raise Invalid(
