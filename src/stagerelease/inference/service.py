@@ -17,6 +17,7 @@ from stagerelease.inference.admitting import (
     recheck,
     settle_lost,
 )
+from stagerelease.inference.house import house_of
 from stagerelease.inference.keeping import erase_prompts, prompts_due, read_prompts
 from stagerelease.inference.limiting import GrantLimits, set_limits, show_limits, usage
 from stagerelease.inference.models import Contexts, ModelRow, find_model, list_models
@@ -33,6 +34,7 @@ __all__ = [
     "erase_prompts",
     "find_model",
     "finish",
+    "house_of",
     "limits_of",
     "list_models",
     "lost_due",

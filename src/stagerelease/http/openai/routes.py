@@ -5,7 +5,6 @@ A bearer token is needed for each: quotas and records need a holder, also where 
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -35,30 +34,13 @@ from stagerelease.http.openai.wire import (
 )
 from stagerelease.http.openai_shape import error_body
 from stagerelease.inference import service as inference
-from stagerelease.inference.rules import Limits
 from stagerelease.inference.scoring import bound_of
-from stagerelease.inference.service import Asked, House, ModelRow, Permit
+from stagerelease.inference.service import Asked, ModelRow, Permit
 from stagerelease.kernel.errors import DomainError, Invalid
-from stagerelease.settings import Settings
 
 router = APIRouter(
     prefix="/v1", tags=["openai"], dependencies=[Depends(speak_openai)], responses=ERRORS
 )
-
-
-def house_of(settings: Settings) -> House:
-    """Return what holds for everybody, as the operator has set it."""
-    return House(
-        limits=Limits(
-            requests_per_minute=settings.inference_requests_per_minute,
-            tokens_per_minute=settings.inference_tokens_per_minute,
-            tokens_per_day=settings.inference_tokens_per_day,
-            sequences=settings.inference_sequences,
-            max_tokens=settings.inference_max_tokens,
-        ),
-        longest=timedelta(seconds=settings.inference_longest),
-        prompts_kept_for=timedelta(days=settings.inference_prompt_days),
-    )
 
 
 def _asked(
@@ -79,7 +61,9 @@ async def _permit(request: Request, begin: BeginWork, asked: Asked) -> Permit:
 
     def admit() -> Permit:
         with begin(quiet=True) as work:
-            return inference.prepare(work, state.contexts, asked, house_of(state.settings))
+            return inference.prepare(
+                work, state.contexts, asked, inference.house_of(state.settings)
+            )
 
     return await run_in_threadpool(admit)
 
