@@ -18,7 +18,7 @@ import typer
 import uvicorn
 
 from stagerelease import worker
-from stagerelease.bootstrap import build, build_engine, inference_secret, prepare_data_dir
+from stagerelease.bootstrap import build, build_engine, inference_secret
 from stagerelease.cli.box import CHOICES, Screen, opened
 from stagerelease.db.migrate import check_schema
 from stagerelease.demo import world
@@ -124,7 +124,6 @@ def infer(
     """Run the inference process: it computes for the web processes, and for nobody else."""
     settings = _settings(inference_listen=listen)
     configure_logs(settings.log_level)
-    prepare_data_dir(settings)
     if settings.inference_dialect != "stagerelease":
         _wait_until_stopped("another server computes (STAGERELEASE_INFERENCE_DIALECT)")
         return

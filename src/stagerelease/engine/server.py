@@ -8,7 +8,6 @@ Every refusal leaves before the first byte; what breaks later is the last event 
 from __future__ import annotations
 
 import hmac
-import time
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -27,6 +26,7 @@ from stagerelease.engine.connected import ClientLeft, while_connected
 from stagerelease.engine.metering import Meter, Metered
 from stagerelease.engine.ports import Admitted, Checkpoint, Ended, Engine, Event, Job, Piece
 from stagerelease.engine.rules import require_sound, require_texts
+from stagerelease.kernel.clock import SystemClock
 from stagerelease.kernel.errors import DomainError, Unauthenticated
 
 MOST_KNOWN = 256
@@ -155,6 +155,7 @@ class _Completions(Response):
         self._id = f"cmpl-{uuid.uuid4().hex}"
         self._offsets = [0] * (len(job.prompts) * job.n)
         self._prompt_tokens = self._completion_tokens = 0
+        self._clock = SystemClock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._meter.request() as metered:
@@ -253,7 +254,7 @@ class _Completions(Response):
         return {
             "id": self._id,
             "object": "text_completion",
-            "created": int(time.time()),
+            "created": int(self._clock.now().timestamp()),
             "model": self._model,
             "choices": choices,
         }

@@ -85,6 +85,7 @@ class Permit:
     """A request let through: which model, under what, how much, and what the caller is told."""
 
     request_id: str
+    at: datetime
     checkpoint: Checkpoint
     context: int | None
     stage: str | None
@@ -140,6 +141,7 @@ def prepare(work: Work, contexts: Contexts, asked: Asked, house: House) -> Permi
         keeping.keep(work, row.id, asked.prompts, kept_for=house.prompts_kept_for)
     return Permit(
         request_id=row.id,
+        at=work.now,
         checkpoint=checkpoint,
         context=context,
         stage=entitled.stage,

@@ -7,7 +7,6 @@ model: in the field ``stagerelease``, as the header ``X-Stagerelease-Output`` do
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -108,13 +107,12 @@ class _Envelope:
     permit: Permit
     told: bool
     include_usage: bool = False
-    created: int = field(default_factory=lambda: int(time.time()))
 
     def envelope(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         document = {
             "id": self.permit.request_id,
             "object": kind,
-            "created": self.created,
+            "created": int(self.permit.at.timestamp()),
             "model": self.permit.checkpoint.repo_id,
             "system_fingerprint": self.permit.checkpoint.commit,
             "choices": choices,
