@@ -61,9 +61,9 @@ def rows(world: World) -> list[InferenceRequest]:
     return sorted(found, key=lambda row: row.id)
 
 
-def settled(world: World, count: int = 1) -> list[InferenceRequest]:
+def settled(world: World, count: int = 1, *, seconds: float = 5) -> list[InferenceRequest]:
     """Return the records once ``count`` requests have ended."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + seconds
     while True:
         found = [row for row in rows(world) if row.ended_at is not None]
         if len(found) >= count:
@@ -250,12 +250,15 @@ def test_hanging_up_before_a_whole_answer_stops_the_work(world: World) -> None:
 
 
 @pytest.fixture
-def strict(world: World) -> Iterator[World]:
+def strict(world: World, request: pytest.FixtureRequest) -> Iterator[World]:
     """The same world behind a second server with short patience and little room."""
-    settings = world.box.settings.model_copy(
-        update={"inference_stall": 0.5, "inference_longest": 3, "inference_sequences": 128}
-    )
-    settings = settings.model_copy(update={"inference_tokens_per_minute": 10**6})
+    changes = {
+        "inference_stall": 0.5,
+        "inference_longest": getattr(request, "param", 100),
+        "inference_sequences": 128,
+        "inference_tokens_per_minute": 10**6,
+    }
+    settings = world.box.settings.model_copy(update=changes)
     box = type(world.box)(
         settings=settings,
         works=world.box.works,
@@ -281,13 +284,14 @@ def test_who_reads_nothing_is_stopped_and_harms_nobody(strict: World) -> None:
         slow_reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow_reader.connect((host.hostname, host.port))
         slow_reader.sendall(request)
-        [row] = settled(strict)
+        [row] = settled(strict, seconds=60)
         assert row.outcome == "stalled"
         idle(engine_of(strict))
         with strict.client("partner") as http:
             assert http.post("/v1/completions", json=body(strict, max_tokens=4)).status_code == 200
 
 
+@pytest.mark.parametrize("strict", [2], indirect=True)
 def test_what_takes_too_long_ends_with_a_reason(strict: World) -> None:
     slow(strict, 0.05)
     with strict.client("partner") as http:
@@ -351,6 +355,16 @@ def test_a_spent_quota_says_until_when(world: World) -> None:
         client.completions.create(**body(world, max_tokens=21))
     world.clock.move(timedelta(minutes=1))
     client.completions.create(**body(world, max_tokens=20))
+
+
+def test_who_has_an_answer_may_ask_again_at_once(world: World) -> None:
+    """The quota is free before the last byte leaves, whichever way the answer is sent."""
+    with world.client("partner") as http:
+        for number in range(12):
+            stream = number % 2 == 0
+            asked = body(world, n=16, max_tokens=2, stream=stream)
+            answer = http.post("/v1/completions", json=asked)
+            assert answer.status_code == 200, answer.text
 
 
 def test_what_is_refused_by_the_engine_costs_nothing(world: World) -> None:

@@ -45,7 +45,7 @@ def require_short(path: Path) -> Path:
     if is_too_long(path):
         raise Invalid(
             "The path of the inference socket is too long: a Unix socket's has at most "
-            f" {MOST_SUN_PATH} bytes, and this has more: {path}",
+            f"{MOST_SUN_PATH} bytes, and this has more: {path}",
             reason="inference.socket",
             next_step="Use a shorter DATA_DIR, or set STAGERELEASE_INFERENCE_URL to "
             "unix:/a/short/path or to http://127.0.0.1:<port>.",

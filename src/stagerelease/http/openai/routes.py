@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from stagerelease.engine.ports import Engine, Job, Prompt
 from stagerelease.engine.wire import score_document
-from stagerelease.http.begin import Begin, BeginWork
+from stagerelease.http.begin import Begin, BeginWork, bearer_of
 from stagerelease.http.openai.bodies import (
     ChatBody,
     CompletionBody,
@@ -36,7 +36,7 @@ from stagerelease.http.openai_shape import error_body
 from stagerelease.inference import service as inference
 from stagerelease.inference.scoring import bound_of
 from stagerelease.inference.service import Asked, ModelRow, Permit
-from stagerelease.kernel.errors import DomainError, Invalid
+from stagerelease.kernel.errors import DomainError, Invalid, Unauthenticated
 
 router = APIRouter(
     prefix="/v1", tags=["openai"], dependencies=[Depends(speak_openai)], responses=ERRORS
@@ -68,20 +68,21 @@ async def _permit(request: Request, begin: BeginWork, asked: Asked) -> Permit:
     return await run_in_threadpool(admit)
 
 
-async def _known(begin: BeginWork) -> None:
-    """Refuse whom nobody knows, before anything is said of the body."""
-
-    def look() -> None:
-        with begin(read_only=True):
-            pass
-
-    await run_in_threadpool(look)
+def _require_bearer(request: Request) -> None:
+    """Refuse who sends no token before their body is read; what it is worth is seen later."""
+    if bearer_of(request) is None:
+        raise Unauthenticated(
+            "No API key was sent.",
+            reason="token.missing",
+            next_step="Send 'Authorization: Bearer <token>'; an access token of this service is "
+            "the API key.",
+        )
 
 
 @router.post("/completions", openapi_extra=BODY[CompletionBody], response_model=None)
 async def create_completion(request: Request, begin: Begin) -> Response:
     """Continue one or more texts."""
-    await _known(begin)
+    _require_bearer(request)
     body = await read_body(request, CompletionBody)
     prompts = body.prompts()
     asked = _asked(body.model, "completion", prompts, n=body.n, max_tokens=body.max_tokens)
@@ -94,7 +95,7 @@ async def create_completion(request: Request, begin: Begin) -> Response:
 @router.post("/chat/completions", openapi_extra=BODY[ChatBody], response_model=None)
 async def create_chat_completion(request: Request, begin: Begin) -> Response:
     """Continue a conversation, written out as plain text: these are base models."""
-    await _known(begin)
+    _require_bearer(request)
     body = await read_body(request, ChatBody)
     prompts = body.prompts()
     asked = _asked(body.model, "chat", prompts, n=body.n, max_tokens=body.most)
@@ -133,7 +134,7 @@ def _job(
 @router.post("/score", openapi_extra=BODY[ScoreBody], response_model=None)
 async def create_score(request: Request, begin: Begin) -> Response:
     """Tell how likely each token of given texts is, and its rank (an extension)."""
-    await _known(begin)
+    _require_bearer(request)
     body = await read_body(request, ScoreBody)
     texts = body.prompts()
     permit = await _permit(request, begin, _asked(body.model, "score", texts))
@@ -158,7 +159,12 @@ async def create_score(request: Request, begin: Begin) -> Response:
 @router.post("/embeddings", response_model=None)
 async def create_embedding(begin: Begin) -> Response:
     """Refuse embeddings, and say why."""
-    await _known(begin)
+
+    def look() -> None:
+        with begin(read_only=True):
+            pass  # whoever asks is known
+
+    await run_in_threadpool(look)
     return refusal(
         Invalid(
             "No embeddings are served: the models here were trained to continue text, and a vector "

@@ -105,18 +105,26 @@ class Generation(Response):
         self._request_id: str = request.state.request_id
         self._permit, self._job, self._shape, self._stream = permit, job, shape, stream
         self._usage = Usage()
-        self._started = False
+        self._began = time.monotonic()
+        self._started = self._recorded = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, and record how that ended."""
-        began, outcome = time.monotonic(), "failed"
+        outcome = "failed"
         try:
             with Watch(self._room, self._permit) as watch:
                 outcome = await self._race(watch, scope, receive, send)
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._record(outcome, began)))
+            await asyncio.shield(asyncio.ensure_future(self._record(outcome)))
 
-    async def _record(self, outcome: str, began: float) -> None:
+    async def _record(self, outcome: str) -> None:
+        """Record the end, once: before the last bytes leave, where there are such.
+
+        A client that has its answer may ask again at once, and must find its quota free.
+        """
+        if self._recorded:
+            return
+        self._recorded = True
         try:
             await run_in_threadpool(
                 inference.finish,
@@ -124,7 +132,7 @@ class Generation(Response):
                 self._permit.request_id,
                 prompt_tokens=self._usage.prompt_tokens,
                 completion_tokens=self._usage.completion_tokens,
-                milliseconds=int((time.monotonic() - began) * 1000),
+                milliseconds=int((time.monotonic() - self._began) * 1000),
                 outcome=outcome,
             )
         except DomainError as error:  # the reservation expires by itself
@@ -146,8 +154,10 @@ class Generation(Response):
             if gone.done() and not over.done():
                 return "client_left"
             why: DomainError = watch.refused if over.done() else _too_long()
+            outcome = "cut" if over.done() else "timeout"
+            await self._record(outcome)
             await self._end_early(why, scope, receive, send)
-            return "cut" if over.done() else "timeout"
+            return outcome
         finally:
             for task in (answer, gone, over):
                 task.cancel()
@@ -162,6 +172,7 @@ class Generation(Response):
                 self._usage.reused = first.reused
                 if not self._stream:
                     document = await self._collect(events)
+                    await self._record("completed")
                     response = JSONResponse(document, headers=answer_headers(self._permit))
                     await response(scope, receive, send)
                     return "completed"
@@ -170,6 +181,7 @@ class Generation(Response):
                     await self._pass_on(event, send)
                 await self._close(send)
             except DomainError as error:
+                await self._record(error.reason)
                 await self._end_early(error, scope, receive, send)
                 return error.reason
             except TimeoutError:
@@ -218,6 +230,7 @@ class Generation(Response):
         last = SSE_DONE
         if getattr(self._shape, "include_usage", False):
             last = sse(self._shape.usage(self._usage)) + last
+        await self._record("completed")
         await self._send(send, last, more=False)
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
