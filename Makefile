@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint types contracts check check-all check-postgres docs vendor screenshots bench system-packages clean
+.PHONY: help run test fmt lint types contracts check check-all check-postgres docs vendor screenshots bench system-packages clean inference
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -34,6 +34,11 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml
 
 run: $(VENV)/.run ## serve the demo world on http://127.0.0.1:8000 (PORT, DATA_DIR change that)
 	@PORT=$(PORT) DATA_DIR=$(DATA_DIR) $(BIN)/stagerelease up --demo
+
+inference: $(VENV)/.run ## install torch, so that models can be asked (large; make run works without)
+	@echo "→ installing torch and transformers"
+	@$(BIN)/pip install --progress-bar on -q torch==2.13.0
+	@$(BIN)/pip install --progress-bar on -q -e '.[postgres,inference]'
 
 test: $(VENV)/.dev ## set up and run the default tests
 	$(BIN)/pytest -q -n 2 -m "not e2e"

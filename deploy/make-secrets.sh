@@ -27,6 +27,7 @@ random() {
 }
 random database_password
 random edge_secret
+random inference_secret
 
 if [ -e tls_cert.pem ] && [ -e tls_key.pem ]; then
     echo "kept $target/tls_cert.pem"

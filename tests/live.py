@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 
 from databases import START, PostgresServer, execute, free_port
+from small_engine import SmallEngine
 from stagerelease.bootstrap import Box
 from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.tables import Blob, RevisionFile
@@ -78,6 +79,7 @@ def make_box(data: Path, url: str, clock: SetClock) -> Box:
         blobs=LocalBlobStore(data / "blobs"),
         signer=load_or_create_signer(data / "keys" / "log.key", "test.example/log"),
         link_key=load_or_create_link_key(data / "keys" / "links.key"),
+        engine=SmallEngine(),
     )
 
 

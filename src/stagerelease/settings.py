@@ -56,6 +56,45 @@ class Settings(BaseModel):
     """Allow webhooks to this machine over plain HTTP: for tests and development only."""
     design_page: bool = False
     """Show /design, a page of every part that pages are made of: for those who build pages."""
+    inference_url: str = ""
+    """Where web processes find the inference process: ``unix:/path``, ``http://host:port``; empty
+    means its socket inside ``data_dir``."""
+    inference_listen: str = ""
+    """Where the inference process listens: ``unix:/path`` or ``host:port`` (then a secret is
+    needed); empty means where ``inference_url`` says."""
+    inference_secret_file: Path | None = None
+    """File that holds the secret web and inference share over TCP, or a foreign server's key."""
+    inference_dialect: Literal["stagerelease", "vllm", "openai"] = "stagerelease"
+    """What is spoken there: ``stagerelease`` to our own process, else to a server of others."""
+    inference_models: str = ""
+    """``repo_id=name,…``: the names a foreign server knows our repositories by."""
+    inference_dtype: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """Precision of the products; ``auto`` is bf16 where the processor has it, else fp32."""
+    inference_threads: int = Field(default=0, ge=0, le=256)
+    """Threads that compute; 0 is every core but one, which the web process needs."""
+    inference_memory: int = Field(default=0, ge=0)
+    """Bytes for weights, keys and values of all models; 0 is six tenths of the machine's memory."""
+    inference_store_memory: int = Field(default=2**31, ge=2**20)
+    """Bytes of it that one model's keys and values may take (2 GiB)."""
+    inference_batch: int = Field(default=32, ge=1, le=512)
+    """Sequences of one model that are computed together."""
+    inference_patience: float = Field(default=5.0, ge=0, le=600)
+    """Seconds a first request waits for its model to load before it is told to come again."""
+    inference_grace: float = Field(default=20.0, ge=0, le=600)
+    """Seconds that running requests get to finish when the inference process is told to stop."""
+    inference_longest: int = Field(default=600, ge=1, le=86_400)
+    """Seconds after which a request is ended whatever it has done."""
+    inference_stall: float = Field(default=20.0, ge=0.1, le=600)
+    """Seconds a client may take nothing of its stream before the sequences are stopped."""
+    inference_requests_per_minute: int = Field(default=120, ge=1)
+    inference_tokens_per_minute: int = Field(default=40_000, ge=1)
+    inference_tokens_per_day: int = Field(default=2_000_000, ge=1)
+    inference_sequences: int = Field(default=16, ge=1)
+    """Sequences (prompts × n) of one grant, or of one person without, that run at once."""
+    inference_max_tokens: int = Field(default=2048, ge=1)
+    """Most new tokens per sequence of one request."""
+    inference_prompt_days: int = Field(default=30, ge=1, le=3650)
+    """Days that prompts stay where a plan says that they are kept."""
     log_origin: str = "stagerelease.local/log"
     """Name of the transparency log in its signed checkpoints (C2SP tlog-checkpoint origin)."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -79,6 +118,11 @@ class Settings(BaseModel):
     def blobs_dir(self) -> Path:
         """Return where the local blob store keeps its files."""
         return self.data_dir / "blobs"
+
+    @property
+    def inference_socket(self) -> Path:
+        """Return where the inference process listens when nothing else is said."""
+        return (self.data_dir / "run" / "infer.sock").resolve()
 
     @property
     def log_key_file(self) -> Path:

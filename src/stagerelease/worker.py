@@ -19,6 +19,7 @@ from stagerelease.bootstrap import Box
 from stagerelease.downloads import edge
 from stagerelease.identity import entering
 from stagerelease.identity import sweeping as identity
+from stagerelease.inference import service as inference
 from stagerelease.jobs.runner import Handler, run_one
 from stagerelease.kernel.actor import SYSTEM
 from stagerelease.kernel.errors import DomainError
@@ -93,6 +94,15 @@ def _access(box: Box) -> None:
         access.sweep_over(work)
 
 
+def _inference(box: Box) -> None:
+    with box.works.begin(SYSTEM, read_only=True) as work:
+        if not inference.lost_due(work) and not inference.prompts_due(work):
+            return
+    with box.works.begin(SYSTEM, quiet=True) as work:  # use and its traces; no access changes
+        inference.settle_lost(work)
+        inference.erase_prompts(work)
+
+
 def _read_edge_log(box: Box) -> None:
     if box.settings.edge_log is not None:
         edge.read_log(box.works, box.settings.edge_log)
@@ -112,6 +122,7 @@ def periodic_table() -> list[Periodic]:
         Periodic("ends", 30.0, _ends),
         Periodic("digests", 60.0, _digests),
         Periodic("access", 30.0, _access),
+        Periodic("inference", 30.0, _inference),
         Periodic("downloads.edge_log", 1.0, _read_edge_log),
     ]
 

@@ -29,6 +29,7 @@ import pytest
 from sqlalchemy import select
 
 from live import free_port
+from small_engine import SmallEngine
 from stagerelease.bootstrap import Box
 from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.tables import Blob, RevisionFile
@@ -140,9 +141,10 @@ class Site:
     # --- processes ------------------------------------------------------------------------------
 
     def start(self, name: str) -> None:
-        """Start ``web``, ``worker`` or ``edge``."""
+        """Start ``web``, ``worker``, ``edge`` or ``inference`` (with the small engine)."""
         out = (self.base / "log" / f"{name}.out").open("ab")
-        start = {"web": self._app, "worker": self._app, "edge": self._edge}[name]
+        starts = {"web": self._app, "worker": self._app, "edge": self._edge}
+        start = (starts | {"inference": self._small_engine})[name]
         command, environ = start({"web": "serve", "worker": "work"}.get(name, ""))
         self.processes[name] = subprocess.Popen(
             command, env=environ, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
@@ -180,6 +182,11 @@ class Site:
         }
         return [sys.executable, "-m", "stagerelease", command], self._environ() | mine
 
+    def _small_engine(self, _: str) -> tuple[list[str], dict[str, str]]:
+        socket = f"unix:{self.base / 'data' / 'run' / 'infer.sock'}"
+        server = ROOT / "tests" / "small_server.py"
+        return [sys.executable, str(server), socket, "0.03", "10"], self._environ()
+
     def _edge(self, _: str) -> tuple[list[str], dict[str, str]]:
         secrets = self.base / "secrets"
         mine = {
@@ -215,6 +222,7 @@ def _make_box(data: Path) -> Box:
         blobs=LocalBlobStore(data / "blobs"),
         signer=load_or_create_signer(data / "keys" / "log.key", "test.example/log"),
         link_key=load_or_create_link_key(data / "keys" / "links.key"),
+        engine=SmallEngine(),
     )
 
 

@@ -110,6 +110,26 @@ def test_the_same_secret_and_log_are_seen_from_both_sides():
     assert f'"${{EDGE_PREFIX:={Settings().accel_prefix}}}"' in start
 
 
+def test_web_finds_inference_and_both_know_one_secret():
+    web = read_settings({k: str(v) for k, v in SERVICES["web"]["environment"].items()})
+    environment = {k: str(v) for k, v in SERVICES["inference"]["environment"].items()}
+    inference = read_settings(environment)
+    assert web.inference_url == "http://inference:8100"
+    assert inference.inference_listen == "0.0.0.0:8100"
+    assert web.inference_secret_file == inference.inference_secret_file
+    assert "random inference_secret" in (DEPLOY / "make-secrets.sh").read_text()
+
+
+def test_inference_sees_blobs_and_nothing_else():
+    service = SERVICES["inference"]
+    assert service["volumes"] == ["blobs:/data/blobs:ro"]
+    assert service["secrets"] == ["inference_secret"]
+    assert not any("DATABASE" in name for name in service["environment"])
+    assert service["networks"] == ["back"]
+    assert service["mem_limit"]
+    assert "8100" in service["healthcheck"]["test"][-1]
+
+
 def test_no_secret_is_written_down():
     secrets = {path["file"] for path in COMPOSE["secrets"].values()}
     assert all(path.startswith("deploy/secrets/") for path in secrets)
@@ -167,7 +187,11 @@ def stages() -> dict[str, list[str]]:
 
 def test_images_are_built_in_stages_and_run_as_nobody_special():
     built = stages()
-    assert list(built) == ["build", "app", "edge"]
+    assert list(built) == ["build", "build-inference", "app", "inference", "edge"]
+    assert built["inference"][0] == "app"  # and so runs as the same user
+    assert SERVICES["inference"]["build"]["target"] == "inference"
+    built["inference"] = ["on:app", *built["inference"][1:]]
+    built["build-inference"] = ["on:build", *built["build-inference"][1:]]
     assert built["app"][0] == built["build"][0] == "python:3.11-slim-bookworm"
     assert all(":" in lines[0] and not lines[0].endswith(":latest") for lines in built.values())
     for name, service in (("app", "web"), ("edge", "nginx")):

@@ -286,6 +286,19 @@ TABLE: dict[str, Row] = {
     "GET /api/v1/advisories/overdue": Row(STAFF),
     "GET /api/v1/advisories/{advisory_id}/receipts": Row(STAFF),
     "POST /api/v1/advisories/{receipt_id}/acknowledge": Row(frozenset({"partner"})),
+    "GET /v1/models": Row(KNOWN),
+    "GET /v1/models/{model}": Row(STAFF | {"partner"}),
+    "POST /v1/completions": Row(KNOWN, {"model": "$public", "prompt": "x", "max_tokens": 1}),
+    "POST /v1/chat/completions": Row(
+        KNOWN,
+        {"model": "$public", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1},
+    ),
+    "POST /v1/score": Row(KNOWN, {"model": "$public", "texts": ["xy"]}),
+    "POST /v1/embeddings": Row(KNOWN, {"model": "$public", "input": "x"}),
+    "GET /api/v1/inference/usage": Row(KNOWN),
+    "POST /api/v1/inference/prompts": Row(LIFTERS, WHY),
+    "GET /api/v1/grants/{grant_id}/inference-limits": Row(STAFF | {"partner"}),
+    "PUT /api/v1/grants/{grant_id}/inference-limits": Row(OFFICERS, {**WHY, "sequences": 2}),
     "GET /api/v1/usage": Row(MANAGERS | {"security", "auditor"}),
     "GET /api/v1/usage/anomalies": Row(MANAGERS | {"security", "auditor"}),
     "POST /api/v1/usage/evidence": Row(MANAGERS | {"security"}, {"track_id": "$track"}),
@@ -432,6 +445,8 @@ def names(world) -> dict[str, str]:
         "$other_track": other.id,
         "$version": version.id,
         "$repo": world.repos["partner"],
+        "$public": world.repos["public"],
+        "model": world.repos["partner"],
     }
 
 

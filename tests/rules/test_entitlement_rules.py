@@ -82,6 +82,38 @@ def test_a_public_release_needs_nobody_and_stops_for_a_hold():
     assert ask(replace(public, withdrawn=True)).reason == "withdrawn"
 
 
+INFER = frozenset({"infer"})
+
+
+def test_a_stage_offers_use_before_files_to_everyone():
+    """What the stage gives decides for the public; staff are not bound by it."""
+    public = replace(PARTNER, stage="public", audience="everyone", known=False, grants=())
+    use_only = replace(public, gives=INFER)
+    assert decide(use_only, Action.INFER).reason == "public"
+    refused = decide(use_only, Action.DOWNLOAD)
+    assert (refused.allowed, refused.visible, refused.reason) == (False, True, "stage.permission")
+    assert "offered for infer, not for download" in refused.sentence
+    assert refused.next_step
+    assert decide(replace(use_only, gives=frozenset({"download"})), Action.INFER).allowed is False
+    assert decide(replace(use_only, known=True, staff=True), Action.DOWNLOAD).reason == "staff"
+
+
+def test_a_grant_never_exceeds_what_its_own_stage_gives():
+    both = frozenset({"download", "infer"})
+    narrow = replace(PARTNER, grants=(replace(GRANT, permissions=both, gives=INFER),))
+    assert decide(narrow, Action.INFER).grant_id == "grt_1"
+    refused = decide(narrow, Action.DOWNLOAD)
+    assert (refused.allowed, refused.reason) == (False, "stage.permission")
+    other = replace(GRANT, id="grt_2", permissions=both)
+    assert decide(replace(narrow, grants=(*narrow.grants, other)), Action.DOWNLOAD).allowed
+
+
+def test_a_grant_of_a_lower_stage_still_counts_where_everyone_may_only_use():
+    public = replace(PARTNER, stage="public", audience="everyone", gives=INFER)
+    assert decide(public, Action.DOWNLOAD).reason == "grant"
+    assert decide(public, Action.INFER).reason == "public"
+
+
 def test_the_grant_that_lasts_longest_is_used():
     later = replace(GRANT, id="grt_2", until=datetime(2028, 1, 1, tzinfo=UTC))
     assert ask(replace(PARTNER, grants=(GRANT, later))).grant_id == "grt_2"
@@ -109,11 +141,13 @@ facts = st.builds(
             reason=st.just("grant.suspended"),
             sentence=st.just("It is suspended."),
             until=st.none() | st.just(UNTIL),
+            gives=st.frozensets(st.sampled_from(["download", "infer"])),
         ),
         max_size=3,
     ).map(tuple),
     pending_request=st.booleans(),
     rejected_reason=st.none() | st.just("no"),
+    gives=st.frozensets(st.sampled_from(["download", "infer"])),
 )
 
 
@@ -125,9 +159,9 @@ def test_nothing_is_ever_allowed_without_a_ground_for_it(f, action):
         assert not f.withdrawn
         assert not f.holds
         assert (
-            (f.stage is not None and f.audience == "everyone")
+            (f.stage is not None and f.audience == "everyone" and action in f.gives)
             or (f.staff and not f.scoped_out)
-            or any(g.active and action in g.permissions for g in f.grants)
+            or any(g.active and action in g.permissions & g.gives for g in f.grants)
         )
     elif decision.visible:
         assert decision.sentence

@@ -143,6 +143,11 @@ WRONG = {
     "agreement of everyone": ({"stages__2__agreement": "terms"}, "stages.2.agreement"),
     "listed not a flag": ({"stages__1__listed": "yes"}, "stages.1.listed"),
     "unknown permission": ({"stages__1__permissions": ["copy"]}, "stages.1.permissions"),
+    "prompts kept where nobody asks": (
+        {"stages__1__permissions": ["download"], "stages__1__prompt_logging": True},
+        "stages.1.prompt_logging",
+    ),
+    "prompts kept perhaps": ({"stages__1__prompt_logging": "yes"}, "stages.1.prompt_logging"),
     "no permission": ({"stages__1__permissions": []}, "stages.1.permissions"),
     "months": ({"stages__1__minimum_dwell": "P1M"}, "stages.1.minimum_dwell"),
     "years": ({"stages__1__minimum_dwell": "P1Y"}, "stages.1.minimum_dwell"),
@@ -222,6 +227,7 @@ WRONG = {
 BEYOND_THE_SCHEMA = {  # what a JSON Schema cannot say of a plan; the reader does
     *("duplicate stage", "narrows", "everyone twice", "short lifetime", "centuries"),
     *("no such day", "gate key twice", "control characters", "evidence without a limit"),
+    "prompts kept where nobody asks",
 }
 
 
@@ -440,3 +446,15 @@ def test_any_other_value_is_refused_in_words_or_means_something(value):
             named = {path}
             VALIDATOR.validate(plan_document(found))
         assert named
+
+
+def test_prompts_are_kept_only_by_plans_that_say_so():
+    plan = read_plan(make_document(stages__1__prompt_logging=True))
+    assert [stage.prompt_logging for stage in plan.ladder] == [False, True, False]
+    assert read_plan(plan_document(plan)) == plan
+    assert "prompt_logging" not in json.dumps(plan_document(read_plan(make_document())))
+    VALIDATOR.validate(plan_document(plan))
+    public = "stages:\n  - {name: internal, audience: staff}\n"
+    public += "  - {name: public, audience: everyone, minimum_dwell: P1D, prompt_logging: true}\n"
+    sentences = [f.sentence for f in lint_plan(f"plan: p\ntitle: P\n{public}")]
+    assert any("nobody signs an agreement" in sentence for sentence in sentences)

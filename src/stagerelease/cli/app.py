@@ -17,6 +17,7 @@ from stagerelease.cli import (
     grants,
     identity,
     incidents,
+    inference,
     ledger,
     notices,
     ops,
@@ -57,6 +58,7 @@ for module in (
     replay,
     notices,
     grants,
+    inference,
 ):
     for name, group in module.GROUPS.items():
         app.add_typer(group, name=name)

@@ -13,15 +13,20 @@ import time
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 import uvicorn
 
 from stagerelease import worker
-from stagerelease.bootstrap import build
+from stagerelease.bootstrap import build, build_engine, inference_secret
 from stagerelease.cli.box import CHOICES, Screen, opened
 from stagerelease.db.migrate import check_schema
 from stagerelease.demo import world
-from stagerelease.kernel.errors import DomainError, Invalid
+from stagerelease.engine.absent import AbsentEngine
+from stagerelease.engine.ports import Engine
+from stagerelease.engine.serving import bind_socket, bind_tcp
+from stagerelease.engine.serving import serve as serve_engine
+from stagerelease.kernel.errors import DomainError, Invalid, Unavailable
 from stagerelease.logs import configure_logs
 from stagerelease.settings import Settings, read_settings
 from stagerelease.supervisor.devca import DevTls, make_dev_tls, trust_instructions
@@ -111,9 +116,57 @@ def work() -> None:
     worker.run(box, stop)
 
 
-def infer() -> None:
-    """Hold the place of the inference process; this version offers no inference yet."""
-    configure_logs(_settings().log_level)
+def infer(
+    listen: Annotated[
+        str | None, typer.Option(help="unix:/path or host:port; else its socket in DATA_DIR.")
+    ] = None,
+) -> None:
+    """Run the inference process: it computes for the web processes, and for nobody else."""
+    settings = _settings(inference_listen=listen)
+    configure_logs(settings.log_level)
+    if settings.inference_dialect != "stagerelease":
+        _wait_until_stopped("another server computes (STAGERELEASE_INFERENCE_DIALECT)")
+        return
+    secret = inference_secret(settings)
+    engine = _engine(settings)
+    serve_engine(engine, _listener(settings, secret), secret=secret, grace=settings.inference_grace)
+
+
+def _engine(settings: Settings) -> Engine:
+    """Return what computes; where that is not installed, what says so to whoever asks."""
+    try:
+        return build_engine(settings)
+    except Unavailable as missing:
+        structlog.get_logger(__name__).warning(missing.sentence)
+        return AbsentEngine(missing)
+
+
+def _listener(settings: Settings, secret: str | None) -> socket.socket:
+    """Return the bound socket that the settings name."""
+    where = settings.inference_listen or settings.inference_url
+    if not where:
+        return bind_socket(settings.inference_socket)
+    if where.startswith("unix:"):
+        return bind_socket(Path(where.removeprefix("unix:")))
+    if secret is None:
+        raise Invalid(
+            "On TCP the inference process answers only those who know its secret, and has none.",
+            reason="inference.secret",
+            next_step="Set STAGERELEASE_INFERENCE_SECRET_FILE here and for the web processes.",
+        )
+    host, _, port = where.removeprefix("http://").rstrip("/").rpartition(":")
+    if not host or not port.isdecimal():
+        raise Invalid(
+            f"{where!r} is no address to listen on.",
+            reason="inference.listen",
+            next_step="Write unix:/path or host:port.",
+        )
+    return bind_tcp(host.strip("[]"), int(port))
+
+
+def _wait_until_stopped(why: str) -> None:
+    """Say why there is nothing to do and do it, so that nobody starts this again and again."""
+    structlog.get_logger(__name__).warning("inference is off", why=why)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -297,7 +297,7 @@ def _sign(works: Works, signer: Actor, agreement: str, *, organisation: str | No
 
 
 def invitation(data_dir: Path) -> str:
-    """Return three commands to paste: list, download as the partner, be refused as the outsider."""
+    """Return commands to paste: list, download as the partner, be refused, ask a model."""
     document = _read(data_dir / FILE)
     if document is None:
         return ""
@@ -316,6 +316,10 @@ def invitation(data_dir: Path) -> str:
             "",
             "# 3. the outsider is refused, in words",
             f"HF_ENDPOINT={base} HF_TOKEN={tokens['outsider']} .venv/bin/hf download {repo}",
+            "",
+            "# 4. the partner asks the model (needs torch: make inference, then start again)",
+            f"curl -s {base}/v1/completions -H 'Authorization: Bearer {tokens['partner']}' "
+            f'-d \'{{"model": "{repo}", "prompt": "Once", "max_tokens": 24}}\'',
             "",
             f"More roles and tokens: {data_dir / FILE} (mode 600). Stop with Ctrl-C.",
         ]

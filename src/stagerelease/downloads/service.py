@@ -18,9 +18,10 @@ from stagerelease.downloads.copies import Copy, copy_for
 from stagerelease.downloads.tables import Download, Transfer
 from stagerelease.entitlements import service as entitlements
 from stagerelease.entitlements.rules import Decision
+from stagerelease.entitlements.service import refuse as refuse
 from stagerelease.identity import service as identity
-from stagerelease.kernel.actor import ANONYMOUS, SYSTEM, Actor
-from stagerelease.kernel.errors import DomainError, Gated, NotFound, Unavailable
+from stagerelease.kernel.actor import ANONYMOUS, SYSTEM
+from stagerelease.kernel.errors import DomainError, NotFound, Unavailable
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 
@@ -63,16 +64,6 @@ class FileMissing(NotFound):
     def __init__(self, sentence: str, *, commit: str) -> None:
         super().__init__(sentence)
         self.commit = commit
-
-
-def refuse(decision: Decision, actor: Actor) -> Gated:
-    """Return the refusal that ``decision`` stands for."""
-    return Gated(
-        decision.sentence,
-        reason=decision.reason,
-        next_step=decision.next_step,
-        anonymous=not actor.known,
-    )
 
 
 def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> Ticket:

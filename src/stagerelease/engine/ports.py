@@ -144,7 +144,11 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class EngineState:
-    """What an engine is doing now; ``figures`` counts what it has done, by metric name."""
+    """What an engine is doing now.
+
+    ``running`` and ``waiting`` count sequences. ``figures`` are an adapter's own gauges for the
+    operator, by snake_case name (steps, batch size, share of the cache in use), and may be empty.
+    """
 
     models: tuple[ModelState, ...]
     running: int
@@ -158,7 +162,8 @@ class Engine(Protocol):
 
     Refusals are domain errors raised before the first event: ``Invalid`` with reason
     ``engine.context`` (prompt and max_tokens do not fit), ``engine.token`` (an id the model does
-    not have), ``engine.empty`` (a prompt of no tokens) or ``engine.model`` (files it cannot run);
+    not have), ``engine.empty`` (a prompt of no tokens), ``engine.parameter`` (a figure out of every
+    range, see ``rules.require_sound``) or ``engine.model`` (files it cannot run);
     ``TooMany`` with ``engine.full``; ``Unavailable`` with ``engine.loading``, ``engine.memory``,
     ``engine.draining`` or ``engine.away``. After the first event only ``Unavailable`` is raised.
     """

@@ -47,9 +47,16 @@ class Action(StrEnum):
     INFER = "infer"
 
 
+EVERY_ACTION = frozenset(action.value for action in Action)
+
+
 @dataclass(frozen=True, slots=True)
 class GrantFact:
-    """One grant of this caller on this track, as it stands now."""
+    """One grant of this caller on this track, as it stands now.
+
+    ``gives`` is what the stage that the grant admits at gives, by the plan in force: a grant never
+    exceeds it, whatever it says itself.
+    """
 
     id: str
     active: bool
@@ -57,6 +64,7 @@ class GrantFact:
     reason: str
     sentence: str
     until: datetime | None
+    gives: frozenset[str] = EVERY_ACTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,7 @@ class Facts:
     grants: Sequence[GrantFact]
     pending_request: bool = False
     rejected_reason: str | None = None
+    gives: frozenset[str] = EVERY_ACTION  # what the stage gives to everyone it is open to
     staff_until: datetime | None = None  # when what makes the caller staff ends: token or role
 
 
@@ -118,7 +127,7 @@ def decide(facts: Facts, action: Action) -> Decision:
             f"This release is on hold: {' '.join(facts.holds)}",
             "Nothing is delivered until the hold is lifted; there is nothing you need to do.",
         )
-    if open_to_all:
+    if open_to_all and action.value in facts.gives:
         return Decision(True, True, "public")
     if facts.scoped_out:
         return Decision(
@@ -130,11 +139,26 @@ def decide(facts: Facts, action: Action) -> Decision:
         )
     if facts.staff:
         return Decision(True, True, "staff", until=facts.staff_until)
-    usable = [g for g in facts.grants if g.active and action.value in g.permissions]
+    usable = [g for g in facts.grants if g.active and action.value in g.permissions & g.gives]
     if usable:
         best = max(usable, key=_reach)
         return Decision(True, True, "grant", grant_id=best.id, until=best.until)
+    if open_to_all or any(g.active and action.value in g.permissions for g in facts.grants):
+        return _not_at_this_stage(facts, action)
     return _refusal(facts, action)
+
+
+def _not_at_this_stage(facts: Facts, action: Action) -> Decision:
+    open_to_all = facts.audience == "everyone"
+    given = facts.gives.union(*(g.gives for g in facts.grants if g.active and not open_to_all))
+    other = " and ".join(sorted(given - {action.value})) or "nothing"
+    return Decision(
+        False,
+        True,
+        "stage.permission",
+        f"At this stage the release is offered for {other}, not for {action.value}.",
+        "Its page says which stage comes next; there is nothing you need to do.",
+    )
 
 
 def _reach(grant: GrantFact) -> tuple[bool, float]:

@@ -24,12 +24,13 @@ from stagerelease.entitlements.rules import (
 from stagerelease.identity.rules import Permission, require
 from stagerelease.identity.rules import authorize as allowed_by_role
 from stagerelease.kernel.actor import Actor
-from stagerelease.kernel.errors import DomainError, NotFound
+from stagerelease.kernel.errors import DomainError, Gated, NotFound
 from stagerelease.partners import queries as partner_queries
 from stagerelease.partners import rules as partner_rules
 from stagerelease.partners import service as partners
 from stagerelease.releases import queries as releases
 from stagerelease.releases import service as release_service
+from stagerelease.releases.ladder import Plan
 
 LINEAGE = 50
 """How far back along a branch the newest revision a caller may have is looked for."""
@@ -77,10 +78,11 @@ def _membership_ends(actor: Actor) -> dict[str, datetime | None]:
 
 
 def _grant_facts(
-    work: Work, actor: Actor, track: releases.TrackRow, *, rank: int, ranks: dict[str, int]
+    work: Work, actor: Actor, track: releases.TrackRow, plan: Plan
 ) -> tuple[GrantFact, ...]:
     if not actor.is_human:
         return ()
+    rank = plan.rank(track.stage)
     rows = partner_queries.grants_for(
         work, person_id=actor.id, organisation_ids=actor.organisations, track_ids=[track.id]
     )
@@ -88,6 +90,7 @@ def _grant_facts(
     facts = []
     for row in rows:
         grant = row.grant
+        stage = plan.find(grant.audience)
         standing = partner_rules.is_active(
             partner_rules.GrantStanding(
                 at=work.now,
@@ -99,7 +102,7 @@ def _grant_facts(
                 signature_until=row.signature_until,
                 reconsent_until=row.reconsent_until,
                 agreement_version_state=row.agreement_version_state,
-                audience_rank=ranks.get(grant.audience),
+                audience_rank=plan.rank(stage.name) if stage is not None else None,
                 stage_rank=rank,
                 withdrawn=track.stage == "withdrawn",
                 membership_until=ends.get(grant.organisation_id or ""),
@@ -114,6 +117,7 @@ def _grant_facts(
                 reason=standing.reason,
                 sentence=standing.sentence,
                 until=standing.until,
+                gives=stage.permissions if stage is not None else frozenset(),
             )
         )
     return tuple(facts)
@@ -147,9 +151,11 @@ def _facts(
     if withdrawn:
         return replace(base, stage=track.stage, listed=True, withdrawn=True, holds=holds), True
     stage = plan.stage(track.stage)
-    ranks = {s.name: plan.rank(s.name) for s in plan.ladder}
+    # What everyone is given needs no look at grants; what only some are, does at every stage.
     gated = stage.audience != "everyone"
-    grants = _grant_facts(work, actor, track, rank=ranks[track.stage], ranks=ranks) if gated else ()
+    grants: tuple[GrantFact, ...] = ()
+    if gated or action.value not in stage.permissions:
+        grants = _grant_facts(work, actor, track, plan)
     facts = replace(
         base,
         stage=track.stage,
@@ -158,6 +164,7 @@ def _facts(
         agreement=stage.agreement,
         holds=holds,
         grants=grants,
+        gives=stage.permissions,
     )
     return facts, gated
 
@@ -266,6 +273,22 @@ def _newest(line: Iterable[Entitled]) -> Entitled | None:
         if visible is None and entitled.decision.visible:
             visible = entitled
     return visible
+
+
+def refuse(decision: Decision, actor: Actor) -> Gated:
+    """Return the refusal that ``decision`` stands for."""
+    return Gated(
+        decision.sentence,
+        reason=decision.reason,
+        next_step=decision.next_step,
+        anonymous=not actor.known,
+    )
+
+
+def stage_of_grant(work: Work, grant_id: str) -> str | None:
+    """Return the name of the stage that a grant admits its holder at, or None for no grant."""
+    grant = partner_queries.find_grant(work, grant_id)
+    return grant.audience if grant is not None else None
 
 
 def withdraw(work: Work, track_id: str, *, reason: str) -> None:

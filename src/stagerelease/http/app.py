@@ -18,6 +18,7 @@ from stagerelease.http.guard import Guard
 from stagerelease.http.hub import FILES
 from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
 from stagerelease.http.hub.decisions import Decisions
+from stagerelease.http.openai import ROUTERS as OPENAI_ROUTERS
 from stagerelease.http.pages import LAST as LAST_PAGES
 from stagerelease.http.pages import ROUTERS as PAGE_ROUTERS
 from stagerelease.http.pages.demo import read_demo
@@ -25,6 +26,7 @@ from stagerelease.http.pages.failing import problem_page
 from stagerelease.http.ports import Ports
 from stagerelease.http.problems import Problem, install_problems
 from stagerelease.http.sentinel import Sentinel
+from stagerelease.inference.service import Contexts
 
 # The routes that stream their own bodies and enforce their own limits.
 UNLIMITED = re.compile(
@@ -46,6 +48,7 @@ def create_app(ports: Ports) -> FastAPI:
         sentinel: Sentinel = app.state.sentinel
         async with sentinel.running():
             yield
+        await ports.engine.close()
 
     app = FastAPI(
         title="stagerelease",
@@ -76,8 +79,13 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.sentinel = Sentinel(ports.works)
     app.state.decisions = Decisions(app.state.sentinel, ports.works.clock.now)
     app.state.edge_watch = EdgeWatch(ports.works)
+    app.state.engine = ports.engine
+    app.state.contexts = Contexts(ports.blobs)
     install_problems(app)
     # Routes are tried in order: the hottest one, a file by ``resolve``, comes first.
-    for router in (FILES, *API_ROUTERS, *PAGE_ROUTERS, *HUB_ROUTERS, LAST_PAGES):
+    for router in (
+        *(FILES, *OPENAI_ROUTERS, *API_ROUTERS),
+        *(*PAGE_ROUTERS, *HUB_ROUTERS, LAST_PAGES),
+    ):
         app.include_router(router)
     return app

@@ -14,6 +14,8 @@ from urllib.parse import unquote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from stagerelease.http.openai_shape import error_body, speaks_openai
+
 HSTS = b"max-age=31536000; includeSubDomains"  # RFC 6797
 _ID = re.compile(r"[A-Za-z0-9-]{8,64}\Z")
 
@@ -65,7 +67,7 @@ class Exchange:
     async def refuse(self, status: int, reason: str, sentence: str, next_step: str) -> None:
         """Answer with a problem document that Hub clients can show as well."""
         code = reason.partition(".")[0]
-        document = {
+        document: dict[str, object] = {
             "type": f"/problems/{code}",
             "title": "The request was refused",
             "status": status,
@@ -76,9 +78,12 @@ class Exchange:
             "error": sentence,
             "request_id": self.request_id,
         }
+        openai = speaks_openai(self.scope["path"])
+        if openai:
+            document = error_body(status, f"{sentence} {next_step}", code=reason)
         body = json.dumps(document).encode()
         headers = [
-            (b"content-type", b"application/problem+json"),
+            (b"content-type", b"application/json" if openai else b"application/problem+json"),
             (b"content-length", str(len(body)).encode()),
             (b"cache-control", b"no-store"),
             (b"x-error-message", sentence.encode("latin-1", "replace")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from stagerelease.db.work import Works
+from stagerelease.engine.ports import Engine
 from stagerelease.ledger.signer import LogSigner
 from stagerelease.settings import Settings
 from stagerelease.storage.ports import BlobStore
@@ -36,4 +37,9 @@ class Ports(Protocol):
     @property
     def link_key(self) -> bytes:
         """Return the key that signs mailed links."""
+        ...
+
+    @property
+    def engine(self) -> Engine:
+        """Return what computes text, in another process."""
         ...

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from stagerelease.http.openai_shape import error_body, speaks_openai
 from stagerelease.kernel.errors import (
     Blocked,
     Conflict,
@@ -145,11 +146,20 @@ def _wants_page(request: Request) -> bool:
 
 def _answer(problem: Problem, request: Request, headers: Mapping[str, str]) -> Response:
     """Return ``problem`` as a page to a browser, as a document to everybody else."""
+    if speaks_openai(request.url.path):
+        return _as_openai(problem, headers)
     if _wants_page(request):
         shown: Response = request.app.state.problem_page(problem, request, dict(headers))
         return shown
     body = problem.model_dump(exclude_none=True)
     return JSONResponse(body, problem.status, headers, media_type=MEDIA_TYPE)
+
+
+def _as_openai(problem: Problem, headers: Mapping[str, str]) -> Response:
+    status = 400 if problem.status == 422 else problem.status
+    message = f"{problem.detail} {problem.next_step or ''}".strip()
+    body = error_body(status, message, code=problem.reason, request_id=problem.request_id)
+    return JSONResponse(body, status, {**headers, "x-should-retry": "false"})
 
 
 def _respond(error: DomainError, request: Request) -> Response:

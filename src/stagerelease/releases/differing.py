@@ -50,6 +50,17 @@ def _sets(before: frozenset[str], after: frozenset[str]) -> str:
     return "loosens" if after > before else "tightens" if after < before else "neutral"
 
 
+_PLAIN_KEYS = (
+    "audience",
+    "listed",
+    "agreement",
+    "permissions",
+    "prompt_logging",
+    "minimum_dwell",
+    "not_before",
+)
+
+
 def _stage_changes(
     old: Stage, new: Stage, before: dict[str, Any], after: dict[str, Any]
 ) -> Iterator[Change]:
@@ -66,7 +77,7 @@ def _stage_changes(
             if new.not_before is None
             else _order(old.not_before, new.not_before)
         )
-    for key in ("audience", "listed", "agreement", "permissions", "minimum_dwell", "not_before"):
+    for key in _PLAIN_KEYS:
         if before.get(key) != after.get(key):
             effect = effects.get(key, "neutral")
             yield Change(f"{where}, {key}", before.get(key), after.get(key), effect)

@@ -58,6 +58,7 @@ class Stage:
     quorum: Quorum = field(default_factory=Quorum)
     not_before: datetime | None = None
     gates: tuple[GateSpec, ...] = ()
+    prompt_logging: bool = False  # keep what callers ask models at this stage, and tell them so
 
 
 @dataclass(frozen=True, slots=True)

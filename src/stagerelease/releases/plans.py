@@ -112,6 +112,7 @@ def _stage(raw: object, index: int, errors: list[FieldError]) -> Stage:
         quorum=_quorum(fields.take("quorum"), f"{path}.quorum", errors),
         not_before=fields.instant("not_before"),
         gates=_gates(fields.items("gates", most=20), f"{path}.gates", errors),
+        prompt_logging=fields.flag("prompt_logging", default=False),
     )
     if index == 0:
         for key in ("minimum_dwell", "quorum", "not_before", "gates"):
@@ -123,6 +124,8 @@ def _stage(raw: object, index: int, errors: list[FieldError]) -> Stage:
         fields.wrong("agreement", f"is missing: {stage.audience} are let in under an agreement")
     if stage.audience in ("staff", "everyone") and stage.agreement is not None:
         fields.wrong("agreement", f"has no meaning here: {stage.audience} sign none")
+    if stage.prompt_logging and "infer" not in stage.permissions:
+        fields.wrong("prompt_logging", "has no meaning here: this stage gives no infer")
     fields.refuse_unknown()
     return stage
 
@@ -235,6 +238,13 @@ def _doubts(plan: Plan) -> list[tuple[str, str]]:
             found.append(
                 (f"stages.{i}.name", "Everyone is let in with no time spent at the stage below.")
             )
+        if stage.prompt_logging and stage.agreement is None:
+            found.append(
+                (
+                    f"stages.{i}.prompt_logging",
+                    "What everyone asks is kept, and nobody signs an agreement that says so.",
+                )
+            )
         if stage.audience == "everyone" and not stage.gates:
             found.append((f"stages.{i}.name", "Everyone is let in with no gate beyond approvals."))
     return found
@@ -263,6 +273,8 @@ def _stage_document(stage: Stage, *, first: bool) -> dict[str, Any]:
     }
     if stage.agreement:
         document["agreement"] = stage.agreement
+    if stage.prompt_logging:  # not written when off: plans of before keep their digest
+        document["prompt_logging"] = True
     if not first:
         document["minimum_dwell"] = duration_text(stage.minimum_dwell)
         document["quorum"] = {"count": stage.quorum.count, "roles": list(stage.quorum.roles)}

@@ -13,6 +13,7 @@ from stagerelease.http.api import (
     grants,
     holds,
     incidents,
+    inference,
     ledger,
     notices,
     partners,
@@ -51,4 +52,5 @@ ROUTERS = (
     incidents.router,
     incidents.advisories,
     usage.router,
+    inference.router,
 )

@@ -1,0 +1,328 @@
+"""How jobs and events look between processes: OpenAI's completions, and what we add to them.
+
+Everything an OpenAI-compatible server knows has its usual name and place. What it does not know
+(which files make the model, which number a token has) goes into the field ``stagerelease`` of a
+body, and beside the usual lists of ``logprobs``, where others look past it. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stagerelease.engine.ports import (
+    Admitted,
+    Checkpoint,
+    Ended,
+    EngineState,
+    Event,
+    Job,
+    ModelState,
+    Piece,
+    ScoredToken,
+    Token,
+)
+from stagerelease.kernel.errors import DomainError, Invalid, TooMany, Unavailable
+
+EXTENSION = "stagerelease"
+MOST_EVENT = 16 << 20
+"""Bytes of one event; a server that sends more is not speaking this protocol."""
+
+
+def model_id(checkpoint: Checkpoint) -> str:
+    """Return the name a checkpoint has on the wire: its repository at its revision."""
+    return f"{checkpoint.repo_id}@{checkpoint.commit}"
+
+
+# --- requests -----------------------------------------------------------------------------------
+
+
+def completion_body(job: Job, *, model: str) -> dict[str, Any]:
+    """Return the body that asks for ``job`` in OpenAI's words, streamed, defaults left out."""
+    body: dict[str, Any] = {
+        "model": model,
+        "prompt": [p if isinstance(p, str) else list(p) for p in job.prompts],
+        "n": job.n,
+        "max_tokens": job.max_tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    sampling = job.sampling
+    body |= {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+    }
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    if sampling.seed is not None:
+        body["seed"] = sampling.seed
+    if job.stop:
+        body["stop"] = list(job.stop)
+    if job.logprobs is not None:
+        body["logprobs"] = job.logprobs
+    if job.echo:
+        body["echo"] = True
+    return body
+
+
+def wider_sampling(job: Job) -> dict[str, Any]:
+    """Return the parameters OpenAI's own service has not, where they differ from no effect."""
+    sampling = job.sampling
+    wider: dict[str, Any] = {}
+    if sampling.top_k:
+        wider["top_k"] = sampling.top_k
+    if sampling.min_p:
+        wider["min_p"] = sampling.min_p
+    if sampling.repetition_penalty != 1:
+        wider["repetition_penalty"] = sampling.repetition_penalty
+    return wider
+
+
+def checkpoint_field(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the extension that says which files make the model."""
+    return {
+        EXTENSION: {
+            "checkpoint": {
+                "commit": checkpoint.commit,
+                "repo_id": checkpoint.repo_id,
+                "files": dict(checkpoint.files),
+            }
+        }
+    }
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+def _top(token: Token | ScoredToken) -> list[list[Any]]:
+    return [list(alternative) for alternative in token.top]
+
+
+def logprobs_of(tokens: Sequence[Token], offset: int) -> dict[str, Any]:
+    """Return the ``logprobs`` of a choice: OpenAI's four lists, and the ids beside them."""
+    offsets, at = [], offset
+    for token in tokens:
+        offsets.append(at)
+        at += len(token.text)
+    return {
+        "tokens": [t.text for t in tokens],
+        "token_logprobs": [t.logprob for t in tokens],
+        "top_logprobs": [
+            # Two tokens may read alike; the likelier one, which comes first, keeps the place.
+            {text: figure for _, text, figure in reversed(t.top)} if t.top else None
+            for t in tokens
+        ],
+        "text_offset": offsets,
+        "token_ids": [t.id for t in tokens],
+        "top_ids": [_top(t) for t in tokens],
+    }
+
+
+def choice_of(piece: Piece, *, offset: int, told: bool) -> dict[str, Any]:
+    """Return a piece as a choice; ``told``: figures were asked for."""
+    return {
+        "index": piece.index,
+        "text": piece.text,
+        "logprobs": logprobs_of(piece.tokens, offset) if told else None,
+        "finish_reason": None,
+    }
+
+
+def end_choice(ended: Ended) -> dict[str, Any]:
+    """Return the last choice of a sequence."""
+    return {
+        "index": ended.index,
+        "text": "",
+        "logprobs": None,
+        "finish_reason": ended.reason,
+        EXTENSION: {"completion_tokens": ended.completion_tokens},
+    }
+
+
+def _tokens(logprobs: Mapping[str, Any]) -> tuple[Token, ...]:
+    return tuple(
+        Token(id_, text, figure, tuple((i, t, f) for i, t, f in top))
+        for id_, text, figure, top in zip(
+            logprobs["token_ids"],
+            logprobs["tokens"],
+            logprobs["token_logprobs"],
+            logprobs["top_ids"],
+            strict=True,
+        )
+    )
+
+
+def events_of(document: Mapping[str, Any]) -> list[Event]:
+    """Return the events that one of our own server's chunks stands for."""
+    events: list[Event] = []
+    extension = document.get(EXTENSION)
+    if extension is not None and "prompt_tokens" in extension:
+        events.append(Admitted(tuple(extension["prompt_tokens"]), extension["reused"]))
+    for choice in document["choices"]:
+        if choice["finish_reason"] is not None:
+            count = choice[EXTENSION]["completion_tokens"]
+            events.append(Ended(choice["index"], choice["finish_reason"], count))
+        else:
+            logprobs = choice["logprobs"]
+            tokens = _tokens(logprobs) if logprobs is not None else ()
+            events.append(Piece(choice["index"], choice["text"], tokens))
+    return events
+
+
+# --- server-sent events (WHATWG HTML §9.2) ------------------------------------------------------
+
+
+def sse(document: Any) -> bytes:
+    """Return one event. JSON is all ASCII here, so that no client splits a line within it."""
+    return (
+        b"data: " + json.dumps(document, separators=(",", ":"), allow_nan=False).encode() + b"\n\n"
+    )
+
+
+SSE_DONE = b"data: [DONE]\n\n"
+
+
+class SseReader:
+    """Takes bytes as they come and gives back the data of whole events.
+
+    Lines end at LF or CRLF alone: what else Unicode calls a line end may stand within JSON.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, more: bytes) -> Iterator[bytes]:
+        """Yield the data of each event that ``more`` completes.
+
+        Raises:
+            ValueError: an event is larger than ``MOST_EVENT``.
+        """
+        *lines, self._rest = (self._rest + more).split(b"\n")
+        if len(self._rest) > MOST_EVENT:
+            raise ValueError("an event without an end")
+        for raw in lines:
+            line = raw.removesuffix(b"\r")
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line and self._data:
+                yield b"\n".join(self._data)
+                self._data = []
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+_TYPES: tuple[tuple[type[DomainError], int, str], ...] = (
+    (Invalid, 400, "invalid_request_error"),
+    (TooMany, 429, "rate_limit_error"),
+    (Unavailable, 503, "unavailable_error"),
+)
+
+
+def status_and_type(error: DomainError) -> tuple[int, str]:
+    """Return the HTTP status of an engine's refusal and its type in OpenAI's words."""
+    for cls, status, name in _TYPES:
+        if isinstance(error, cls):
+            return status, name
+    return 500, "server_error"
+
+
+def error_document(error: DomainError) -> dict[str, Any]:
+    """Return a refusal in OpenAI's shape; ``retry_after`` is ours."""
+    _, name = status_and_type(error)
+    body = {"message": error.sentence, "type": name, "param": None, "code": error.reason}
+    if isinstance(error, TooMany | Unavailable):
+        body["retry_after"] = str(error.retry_after)
+    return {"error": body}
+
+
+def error_of(document: Any, status: int) -> DomainError:
+    """Return the refusal that one of our own server's error documents stands for."""
+    body = document.get("error") if isinstance(document, Mapping) else None
+    if not isinstance(body, Mapping) or not isinstance(body.get("code"), str):
+        return Unavailable(
+            f"The inference process answered {status} without a reason.", reason="engine.away"
+        )
+    sentence, reason = str(body.get("message")), body["code"]
+    wait = str(body.get("retry_after", "5"))
+    seconds = int(wait) if wait.isdecimal() else 5
+    if body.get("type") == "rate_limit_error":
+        return TooMany(sentence, retry_after=seconds, reason=reason)
+    if body.get("type") == "invalid_request_error":
+        return Invalid(sentence, reason=reason)
+    return Unavailable(sentence, retry_after=seconds, reason=reason)
+
+
+# --- scores and state ---------------------------------------------------------------------------
+
+
+def score_document(tokens: Sequence[ScoredToken]) -> dict[str, Any]:
+    """Return one scored text as columns."""
+    return {
+        "token_ids": [t.id for t in tokens],
+        "tokens": [t.text for t in tokens],
+        "token_logprobs": [t.logprob for t in tokens],
+        "ranks": [t.rank for t in tokens],
+        "top_ids": [_top(t) for t in tokens],
+    }
+
+
+def scores_of(data: Mapping[str, Any]) -> tuple[ScoredToken, ...]:
+    """Return the tokens of one scored text."""
+    columns = zip(
+        data["token_ids"],
+        data["tokens"],
+        data["token_logprobs"],
+        data["ranks"],
+        data["top_ids"],
+        strict=True,
+    )
+    return tuple(
+        ScoredToken(id_, text, figure, rank, tuple((i, t, f) for i, t, f in top))
+        for id_, text, figure, rank, top in columns
+    )
+
+
+def all_scores_of(document: Mapping[str, Any]) -> tuple[tuple[ScoredToken, ...], ...]:
+    """Return the tokens of every scored text."""
+    return tuple(scores_of(data) for data in document["data"])
+
+
+def state_document(state: EngineState) -> dict[str, Any]:
+    """Return what an engine is doing, as OpenAI's list of models with our fields beside."""
+    return {
+        "object": "list",
+        "data": [
+            {
+                "id": model.commit,
+                "object": "model",
+                "owned_by": EXTENSION,
+                "state": model.state,
+                "progress": model.progress,
+                "bytes": model.bytes,
+                "dtype": model.dtype,
+            }
+            for model in state.models
+        ],
+        "running": state.running,
+        "waiting": state.waiting,
+        "draining": state.draining,
+        "figures": dict(state.figures),
+    }
+
+
+def state_of(document: Mapping[str, Any]) -> EngineState:
+    """Return the state one of our own servers tells."""
+    return EngineState(
+        models=tuple(
+            ModelState(m["id"], m["state"], m["progress"], m["bytes"], m["dtype"])
+            for m in document["data"]
+        ),
+        running=document["running"],
+        waiting=document["waiting"],
+        draining=document["draining"],
+        figures=document["figures"],
+    )
