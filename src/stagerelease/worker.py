@@ -19,7 +19,7 @@ from stagerelease.bootstrap import Box
 from stagerelease.downloads import edge
 from stagerelease.identity import entering
 from stagerelease.identity import sweeping as identity
-from stagerelease.jobs.runner import Handler, run_one
+from stagerelease.jobs.runner import GivenUp, Handler, run_one
 from stagerelease.kernel.actor import SYSTEM
 from stagerelease.kernel.errors import DomainError
 from stagerelease.ledger import service as ledger
@@ -125,6 +125,8 @@ HANDLERS: dict[str, Handler] = {
     entering.JOB: entering.mail_sign_in,
     "releases.announce": releases.announce,
 }
+GIVEN_UP: dict[str, GivenUp] = {**notices.GIVEN_UP}
+"""What else is noted, by kind, when a job's last attempt failed."""
 
 
 def run(box: Box, stop: threading.Event) -> None:
@@ -140,7 +142,7 @@ def run(box: Box, stop: threading.Event) -> None:
                 task.due = time.monotonic() + task.every
                 _attempt(task.name, lambda task=task: task.run(box))  # type: ignore[misc]
         try:
-            busy = run_one(box.works, handlers, me)
+            busy = run_one(box.works, handlers, me, given_up=GIVEN_UP)
         except DomainError as error:
             log.warning("jobs could not be claimed", reason=error.reason)
         if not busy:

@@ -6,22 +6,26 @@ name. What cannot be known from a model's own page is not here either.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, and_, or_, select
 
 from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work
-from stagerelease.incidents.showing import public_incidents
+from stagerelease.incidents import queries as incidents
+from stagerelease.incidents.rows import PublicIncident
+from stagerelease.incidents.showing import public_incidents_of
 from stagerelease.kernel.clock import iso
 from stagerelease.releases import queries as releases
 from stagerelease.releases.ladder import WITHDRAWN
 from stagerelease.releases.queries import HoldRow, TrackRow
 from stagerelease.releases.tables import Hold, StageEvent, Track
 
-MOST = 200
+MOST = 201  # a page of 200, and one more that tells another follows
 ARTIFACTS = {
     "weights": "Weights",
     "tokenizer": "Tokenizer",
@@ -49,17 +53,60 @@ class Entry:
     repo_id: str | None
     leaf_idx: int | None
 
+    @property
+    def place(self) -> tuple[datetime, str]:
+        """Return what orders entries: the instant, and among those of one instant the id."""
+        return self.at, self.id
 
-def timeline(work: Work, *, before: datetime | None = None, limit: int = 50) -> list[Entry]:
-    """Return public entries, newest first, of which the oldest is before ``before``."""
+
+def timeline(
+    work: Work,
+    *,
+    before: datetime | None = None,
+    before_id: str | None = None,
+    limit: int = 50,
+) -> list[Entry]:
+    """Return public entries, newest first, at most ``limit``.
+
+    ``before`` leaves out what came at that instant or later; with ``before_id``, the id of an
+    entry of that instant, those of the instant that are behind it stay in.
+    """
     limit = min(limit, MOST)
     listed = {t.id: t for t in releases.list_tracks(work) if _is_public(work, t)}
-    entries = [
-        *_moves(work, listed, before, limit),
-        *_holds(work, listed, before),
-        *_incidents(work, before),
-    ]
-    return sorted(entries, key=lambda e: (e.at, e.id), reverse=True)[:limit]
+    place = None if before is None else (before, before_id or "")
+    sources = (
+        _moves(work, listed, before),
+        _holds(work, listed, before, lifted=False),
+        _holds(work, listed, before, lifted=True),
+    )
+    entries = [entry for source in sources for entry in _first(source, place, limit)]
+    entries += _incidents(work, place, limit)
+    return sorted(entries, key=lambda e: e.place, reverse=True)[:limit]
+
+
+def _first(
+    entries: Generator[Entry, None, None], place: tuple[datetime, str] | None, limit: int
+) -> Iterator[Entry]:
+    """Yield ``limit`` entries behind ``place``, and the others of the last one's instant.
+
+    The database orders by instant; among those of one instant only their ids do, so that a page
+    may begin anywhere among them.
+    """
+    count, last = 0, None
+    with closing(entries):
+        for entry in entries:
+            if place is not None and entry.place >= place:
+                continue
+            if count >= limit and entry.at != last:
+                return
+            count, last = count + 1, entry.at
+            yield entry
+
+
+def _rows(work: Work, statement: Select[*tuple[Any, ...]]) -> Iterator[Any]:
+    """Yield rows as they are asked for: whoever reads them stops when they have enough."""
+    with work.session.execute(statement.execution_options(yield_per=MOST)) as rows:
+        yield from rows
 
 
 def _is_public(work: Work, track: TrackRow) -> bool:
@@ -75,20 +122,19 @@ def _is_public(work: Work, track: TrackRow) -> bool:
 
 
 def _moves(
-    work: Work, listed: dict[str, TrackRow], before: datetime | None, limit: int
-) -> Iterable[Entry]:
+    work: Work, listed: dict[str, TrackRow], before: datetime | None
+) -> Generator[Entry, None, None]:
     statement = (
         select(StageEvent, Variant.repo_id, Track.kind)
         .join(Track, Track.id == StageEvent.track_id)
         .join(Variant, Variant.id == Track.variant_id)
         # A track's beginning is no release: its first stage is where only staff are.
         .where(StageEvent.track_id.in_(sorted(listed)), StageEvent.from_stage.is_not(None))
-        .order_by(StageEvent.at.desc(), StageEvent.id.desc())
-        .limit(limit)
+        .order_by(StageEvent.at.desc())
     )
     if before is not None:
-        statement = statement.where(StageEvent.at < before)
-    for event, repo_id, kind in work.session.execute(statement):
+        statement = statement.where(StageEvent.at <= before)
+    for event, repo_id, kind in _rows(work, statement):
         what = f"{ARTIFACTS.get(kind, kind)} of {repo_id}"
         if event.to_stage == WITHDRAWN:
             yield Entry(
@@ -115,25 +161,39 @@ def _moves(
         yield Entry(event.id, event.at, "release", title, said, repo_id, event.leaf_idx)
 
 
-def _holds(work: Work, listed: dict[str, TrackRow], before: datetime | None) -> Iterable[Entry]:
+def _holds(
+    work: Work, listed: dict[str, TrackRow], before: datetime | None, *, lifted: bool
+) -> Generator[Entry, None, None]:
+    """Yield holds as they were laid, or as they were lifted."""
     families = {t.family_id for t in listed.values()}
-    rows = work.session.scalars(select(Hold).order_by(Hold.id.desc()).limit(MOST))
-    for hold in rows:
-        if hold.scope == "track" and hold.scope_id not in listed:
-            continue
-        if hold.scope == "family" and hold.scope_id not in families:
-            continue
+    at = Hold.lifted_at if lifted else Hold.laid_at
+    statement = (
+        select(Hold)
+        .where(
+            at.is_not(None),
+            or_(
+                Hold.scope == "everything",
+                and_(Hold.scope == "track", Hold.scope_id.in_(sorted(listed))),
+                and_(Hold.scope == "family", Hold.scope_id.in_(sorted(families))),
+            ),
+        )
+        .order_by(at.desc())
+    )
+    if before is not None:
+        statement = statement.where(at <= before)
+    for (hold,) in _rows(work, statement):
         track = listed.get(hold.scope_id or "")
         what = _covered(hold, track)
-        because = hold.public_reason or "No reason is given in public yet."
         repo_id = track.repo_id if track is not None else None
-        for at, kind, title, said in (
-            (hold.laid_at, "hold", f"On hold: {what}", because),
-            (hold.lifted_at, "hold_lifted", f"Hold lifted: {what}", "Two people lifted the hold."),
-        ):
-            if at is not None and (before is None or at < before):
-                leaf = hold.leaf_idx if kind == "hold" else None
-                yield Entry(f"hold-{hold.id}-{kind}", at, kind, title, said, repo_id, leaf)
+        if lifted:
+            said, leaf = "Two people lifted the hold.", None
+            kind, title = "hold_lifted", f"Hold lifted: {what}"
+        else:
+            said, leaf = hold.public_reason or "No reason is given in public yet.", hold.leaf_idx
+            kind, title = "hold", f"On hold: {what}"
+        instant = hold.lifted_at if lifted else hold.laid_at
+        if instant is not None:
+            yield Entry(f"hold-{hold.id}-{kind}", instant, kind, title, said, repo_id, leaf)
 
 
 def _covered(hold: Hold | HoldRow, track: TrackRow | None) -> str:
@@ -144,24 +204,39 @@ def _covered(hold: Hold | HoldRow, track: TrackRow | None) -> str:
     return f"the family {hold.scope_id}"
 
 
-def _incidents(work: Work, before: datetime | None) -> Iterable[Entry]:
-    for incident in public_incidents(work, limit=MOST):
-        said = [
-            (
-                incident.confirmed_at,
-                "confirmed",
-                incident.summary or f"An incident of {incident.severity} severity was confirmed.",
-            )
-        ]
-        said += [(update.at, "update", update.text) for update in incident.updates]
-        if incident.closed_at is not None:
-            said.append((incident.closed_at, "closed", incident.outcome or "It is closed."))
-        for number, (at, what, text) in enumerate(said):
-            if before is None or at < before:
-                repo_id = incident.repos[0] if len(incident.repos) == 1 else None
-                title = f"Incident {incident.id}: {what}"
-                entry_id = f"incident-{incident.id}-{what}-{number}"
-                yield Entry(entry_id, at, "incident", title, text, repo_id, None)
+def _incidents(work: Work, place: tuple[datetime, str] | None, limit: int) -> Iterator[Entry]:
+    """Yield what was said of incidents: of those alone whose words may be on this page."""
+    numbers: set[int] = set()
+    begins = place[0] if place is not None else None
+    count, last = 0, None
+    moments = incidents.public_moments(work, before=begins)
+    with closing(moments):
+        for at, number in moments:
+            if count >= limit and at != last:
+                break
+            if at != begins:  # those of that instant may be on the page before, and do not count
+                count, last = count + 1, at
+            numbers.add(number)
+    for incident in public_incidents_of(work, numbers):
+        yield from (e for e in _said_of(incident) if place is None or e.place < place)
+
+
+def _said_of(incident: PublicIncident) -> Iterator[Entry]:
+    said = [
+        (
+            incident.confirmed_at,
+            "confirmed",
+            incident.summary or f"An incident of {incident.severity} severity was confirmed.",
+        )
+    ]
+    said += [(update.at, "update", update.text) for update in incident.updates]
+    if incident.closed_at is not None:
+        said.append((incident.closed_at, "closed", incident.outcome or "It is closed."))
+    repo_id = incident.repos[0] if len(incident.repos) == 1 else None
+    for number, (at, what, text) in enumerate(said):
+        title = f"Incident {incident.id}: {what}"
+        name = f"incident-{incident.id}-{what}-{number}"
+        yield Entry(name, at, "incident", title, text, repo_id, None)
 
 
 def version_of(entries: list[Entry]) -> str:
