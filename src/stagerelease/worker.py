@@ -16,7 +16,7 @@ import structlog
 
 from stagerelease.access import service as access
 from stagerelease.bootstrap import Box
-from stagerelease.downloads import edge
+from stagerelease.downloads import days, edge
 from stagerelease.identity import entering
 from stagerelease.identity import sweeping as identity
 from stagerelease.jobs.runner import GivenUp, Handler, run_one
@@ -98,6 +98,10 @@ def _read_edge_log(box: Box) -> None:
         edge.read_log(box.works, box.settings.edge_log)
 
 
+def _count_downloads(box: Box) -> None:
+    days.count_days(box.works)
+
+
 def _digests(box: Box) -> None:
     notices.send_digests(box.works, notices.server_of(box.settings, box.link_key))
 
@@ -113,6 +117,7 @@ def periodic_table() -> list[Periodic]:
         Periodic("digests", 60.0, _digests),
         Periodic("access", 30.0, _access),
         Periodic("downloads.edge_log", 1.0, _read_edge_log),
+        Periodic("downloads.days", 15.0, _count_downloads),
     ]
 
 
