@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from make_release import make_revision
 
-from databases import START, PostgresServer, execute
+from databases import START, PostgresServer, copy_database, execute, once
 from stagerelease.db.engine import make_engine
 from stagerelease.db.migrate import upgrade
 from stagerelease.db.work import Works
@@ -209,7 +209,7 @@ class Partnered:
             yield f"sqlite:///{target}"
             return
         admin = make_engine(self.server.database("postgres"), pool_size=1)
-        execute(admin, f"CREATE DATABASE {name} TEMPLATE {self.url.rpartition('/')[2]}")
+        copy_database(admin, name, self.url.rpartition("/")[2])
         try:
             yield self.server.database(name)
         finally:
@@ -222,16 +222,21 @@ def partnered(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Partnered:
     """Lay the world down once in a session; every test works on its own copy."""
+    return once(request, "partnered", lambda: _lay_down_once(request, tmp_path_factory))
+
+
+def _lay_down_once(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Partnered:
     server: PostgresServer | None = None
     if request.config.getoption("--db") == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('partnered') / 'partnered.sqlite3'}"
     else:
-        template = f"template_p{time.time_ns()}"  # one for each module that asks
         server = request.getfixturevalue("postgres_template")
         admin = make_engine(server.database("postgres"), pool_size=1)
-        execute(admin, f"CREATE DATABASE {template} TEMPLATE template_sr")
+        copy_database(admin, "template_partnered", "template_sr")
         admin.dispose()
-        url = server.database(template)
+        url = server.database("template_partnered")
     engine = make_engine(url, pool_size=2)
     upgrade(engine)
     made = lay_down(Works(engine, SetClock(START)))
