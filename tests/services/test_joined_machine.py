@@ -37,6 +37,8 @@ from stagerelease.access.tables import AccessRequest
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.engine import make_engine
 from stagerelease.db.work import Work, Works
+from stagerelease.downloads import service as downloads
+from stagerelease.downloads.tables import Download
 from stagerelease.entitlements import service as entitlements
 from stagerelease.evidence import service as evidence
 from stagerelease.evidence.service import NewEvidence
@@ -53,8 +55,16 @@ from stagerelease.kernel.digests import sha256_hex
 from stagerelease.kernel.errors import DomainError
 from stagerelease.ledger import fsck
 from stagerelease.ledger.tables import LogLeaf
+from stagerelease.notices import service as notices
 from stagerelease.partners import service as partners
-from stagerelease.partners.tables import Agreement, AgreementVersion, Grant, GrantResume, Signature
+from stagerelease.partners.tables import (
+    Agreement,
+    AgreementVersion,
+    DestructionAttestation,
+    Grant,
+    GrantResume,
+    Signature,
+)
 from stagerelease.releases import service as releases
 from stagerelease.releases.planning import record_version
 from stagerelease.releases.tables import (
@@ -132,6 +142,7 @@ class Joined(RuleBasedStateMachine):
         self.ids = {who: self.world.id(who) for who in (*HOLDERS, *REVIEWERS)}
         self.labs = {SIGNERS[who]: self.world.organisation(who) for who in ("ann", "bea")}
         self.edition = 1
+        self.kept: dict[str, int] = {}
 
     def teardown(self) -> None:
         with self.stack, self.world.works.begin(read_only=True) as work:
@@ -581,6 +592,26 @@ class Joined(RuleBasedStateMachine):
             do = getattr(partners, act)
             self.attempt(act, "sam", lambda w: do(w, grant, reason="Because."))
 
+    @rule(who=st.sampled_from(["ann", "art", "rex"]))
+    def deliver(self, who: str) -> None:
+        """Begin a download, as far as this person may, and have it begun again: one delivery."""
+        with self.world.works.begin(read_only=True) as work:
+            may = self.may(work, who)
+        found = []
+        for _ in range(2):
+            try:
+                with self.world.begin(who) as work:
+                    ticket = downloads.prepare(
+                        work, repo_id=REPO, rev="main", path="model.safetensors", record=True
+                    )
+            except DomainError:
+                assert not may
+                return
+            found.append((ticket.download_id, ticket.decision.grant_id))
+        assert may
+        assert found[0] == found[1]  # under the same grant (13)
+        self.did["delivered"] += 1
+
     @rule(who=st.sampled_from(["sam", "otto", "olga"]), back=pick)
     def resume(self, who: str, back: int) -> None:
         grant = self.newest(Grant, back, Grant.state == "suspended")
@@ -683,6 +714,48 @@ class Joined(RuleBasedStateMachine):
                 assert len((behind | {proposal.proposed_by}) & people) >= 2
 
     @invariant()
+    def a_revocation_lists_every_byte_delivered(self) -> None:
+        """And asks for its destruction, once; nothing else does (11)."""
+        with self.world.works.begin(read_only=True) as work:
+            asked = {one.grant_id: one for one in self.rows(work, DestructionAttestation)}
+            revoked = {g.id for g in self.rows(work, Grant) if g.state == "revoked"}
+            assert set(asked) == revoked
+            for grant_id, one in asked.items():
+                delivered = work.session.scalars(
+                    select(Download.id).where(Download.grant_id == grant_id)
+                )
+                assert {entry["download"] for entry in one.delivered} == set(delivered)
+            self.did["bytes listed"] += any(one.delivered for one in asked.values())
+
+    @invariant()
+    def nothing_signed_or_decided_is_ever_gone(self) -> None:
+        """Rows of what was said and done only grow in number (12)."""
+        with self.world.works.begin(read_only=True) as work:
+            now = {
+                table.__tablename__: work.session.execute(
+                    select(func.count()).select_from(table)
+                ).scalar_one()
+                for table in (*COUNTED, LogLeaf, DestructionAttestation)
+            }
+        assert all(now[name] >= count for name, count in self.kept.items())
+        self.kept = now
+
+    @invariant()
+    def the_public_reads_what_was_done_and_no_private_word(self) -> None:
+        """Applied moves, holds and incidents in public words; nobody's name, no reason (16)."""
+        with self.world.works.begin(read_only=True) as work:
+            entries = notices.timeline(work, limit=200)
+            told = repr(entries) + repr(incidents.public_incidents(work))
+            stage = work.session.get_one(Track, self.track).stage
+            applied = sum(r.state == "applied" for r in self.rows(work, Promotion))
+        for word in ("Stop.", "Seen.", "Because.", "Harm.", "It leaked", "Ready", "Over.", "lab-"):
+            assert word not in told, word
+        for who in (*HOLDERS, *REVIEWERS, "sam", "olga", "otto"):
+            assert who.title() not in told
+        moves = [entry for entry in entries if entry.kind == "release"]
+        assert len(moves) == (0 if stage == "internal" else applied)
+
+    @invariant()
     def grants_are_never_above_their_track(self) -> None:
         with self.world.works.begin(read_only=True) as work:
             stage = work.session.get_one(Track, self.track).stage
@@ -703,6 +776,7 @@ WALK: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("climb", ()),
     ("sign", ("ann", None)),
     ("issue", ("lab-a", 80)),
+    ("deliver", ("art",)),
     ("open", ("mia",)),
     ("approve", ("mia", 0)),
     ("approve", ("rob", 0)),
@@ -739,6 +813,7 @@ WALK: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("ask", ("ron",)),
     ("decide", ("otto", 0, False)),
     ("terminate", (0,)),
+    ("stop", (1, "revoke_grant")),
     ("withdraw", (0,)),
 )
 """Every part once, with refusals on the way: so that nothing below holds of nothing."""
@@ -749,6 +824,7 @@ WALKED = {
     *("incident confirmed", "incident closing", "agreement signed", "agreement changed"),
     *("access asked", "access approved", "access rejected", "grant issued", "suspend_grant"),
     *("grant resumed", "revoke_grant", "signature ended", "track withdrawn", "somebody let in"),
+    *("delivered", "bytes listed"),
 }
 
 
@@ -763,7 +839,7 @@ def of(partnered: Partnered) -> type[Joined]:
 def test_a_walk_through_every_part(partnered: Partnered) -> None:
     machine = of(partnered)()
     checks = [getattr(machine, name) for name in dir(Joined) if is_invariant(name)]
-    assert len(checks) == 4
+    assert len(checks) == 7
     try:
         for name, arguments in WALK:
             getattr(machine, name)(*arguments)
