@@ -438,6 +438,7 @@ class Joined(RuleBasedStateMachine):
 
     @rule()
     def confirm_incident(self) -> None:
+        self.clock.move(timedelta(hours=1))  # so many reports an hour are taken from one network
         with self.world.works.begin(quiet=True) as work:
             number = incidents.report(work, text="It leaked.").incident_id
         with self.world.begin("sam") as work:
