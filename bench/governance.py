@@ -1,7 +1,8 @@
-"""Board, promotion facts, request queue and holders report over a large history, in milliseconds.
+"""Board, promotion facts, request queue, holders and usage over a large history, in milliseconds.
 
 Two worlds are filled in one run, one a hundred times the other (10,000 grants, 50,000 evidence
-rows, 5,000 requests, 1,000,000 events in the large one), and each read is timed in both. Printed:
+rows, 5,000 requests, 300,000 downloads, 1,000,000 events in the large one), and each read is timed
+in both. Printed:
 median and 95th percentile, the ratio of the medians, and every statement that reads a large table
 from end to end. Exit code 1 when a 95th percentile reaches 150 ms or such a scan is found.
 
@@ -39,8 +40,11 @@ from stagerelease.catalog.rules import NewFile
 from stagerelease.db.engine import make_engine
 from stagerelease.db.migrate import upgrade
 from stagerelease.db.work import Works
+from stagerelease.downloads.days import count_days
+from stagerelease.downloads.tables import Download
 from stagerelease.evidence.tables import Evidence, EvidenceAuthor, EvidenceEvent
 from stagerelease.identity.tables import Organisation, Person, RoleAssignment
+from stagerelease.incidents import service as incidents
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.kernel.clock import SetClock
 from stagerelease.partners import service as partners
@@ -67,6 +71,8 @@ BIG = (
     "evidence_event",
     "access_request",
     "access_request_event",
+    "download",
+    "download_day",
 )
 """Tables that no page may read from end to end."""
 
@@ -83,12 +89,13 @@ class Size:
     requests: int
     request_events: int
     promotions: int
+    downloads: int
 
     def times(self, factor: int) -> Size:
         return Size(*(getattr(self, name) * factor for name in self.__dataclass_fields__))
 
 
-SMALL = Size(10, 30, 100, 8_000, 500, 50, 1_500, 20)
+SMALL = Size(10, 30, 100, 8_000, 500, 50, 1_500, 20, 3_000)
 # 800,000 + 150,000 + 50,000 + 5,000 events
 LARGE = replace(SMALL.times(100), tracks=1_000, promotions=400)
 
@@ -132,6 +139,12 @@ class World:
             self._evidence(connection)
             self._promotions(connection)
             self._requests(connection)
+            self._downloads(connection)
+        started = time.perf_counter()
+        count_days(self.works)
+        taken = time.perf_counter() - started
+        print(f"days of {self.size.downloads:,} downloads counted in {taken:.1f} s")
+        self._today()
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             postgres = self.engine.dialect.name == "postgresql"
             connection.execute(text("VACUUM ANALYZE" if postgres else "ANALYZE"))
@@ -464,6 +477,37 @@ class World:
             ),
         )
 
+    def _downloads(self, connection: Connection) -> None:
+        """A year of visits of three files each, by grants, and a fifth of them without one."""
+        first = text("SELECT revision_id FROM track ORDER BY id LIMIT 1")
+        self.revision = connection.execute(first).scalar_one()
+        put(connection, Download, (self._download(n) for n in range(self.size.downloads)))
+
+    def _today(self) -> None:
+        """What came in since the worker last counted."""
+        last = self.size.downloads
+        with self.engine.begin() as connection:
+            put(connection, Download, (self._download(n, age=0) for n in range(last, last + 50)))
+
+    def _download(self, n: int, age: int | None = None) -> Mapping[str, Any]:
+        visit = n // 3
+        grant = visit % self.size.grants
+        free = visit % 5 == 0
+        at = NOW - (visit * 37 % 365 if age is None else age) * DAY - timedelta(minutes=visit % 700)
+        return {
+            "id": f"dl_{n:026}",
+            "track_id": self.track_ids[grant % len(self.track_ids)],
+            "grant_id": None if free else f"grt_{grant:026}",
+            "person_id": None if free else self.people[grant % len(self.people)],
+            "revision_id": self.revision,
+            "path": ("config.json", "model.safetensors", "tokenizer.json")[n % 3],
+            "sha256": "a" * 64,
+            "size": 1_000_000,
+            "started_at": at,
+            "bytes_sent": 1_000_000 * (1 + visit % 7),
+            "completed_at": at,
+        }
+
 
 # --- what is timed -------------------------------------------------------------------------------
 
@@ -485,6 +529,11 @@ def reads(world: World) -> dict[str, Callable[[Any, int], object]]:
         "grants of a track": lambda work, n: partners.list_grants(
             work, track_id=world.track_ids[n % len(world.track_ids)], limit=50
         ),
+        "usage, 28 days": lambda work, _: incidents.usage(work, limit=50),
+        "usage of a grant": lambda work, _: incidents.usage(
+            work, grant_id=last, since=NOW - 365 * DAY, until=NOW
+        ),
+        "anomalies, 7 days": lambda work, _: incidents.list_anomalies(work),
     }
 
 

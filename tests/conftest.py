@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from databases import START, PostgresServer, execute, free_port, postgres_bin
+from databases import START, PostgresServer, copy_database, execute, free_port, postgres_bin
 from stagerelease.db.engine import make_engine
 from stagerelease.db.migrate import upgrade
 from stagerelease.db.work import Works
@@ -47,6 +47,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--db", choices=("sqlite", "postgres"), default="sqlite")
 
 
+MEMORY = Path("/dev/shm")
+ROOM = 8 << 30  # bytes that have to be free there
+
+
+def in_memory() -> Path | None:
+    """Return where files may lie in memory, or None: thousands of commits, and none needs a disk.
+
+    What is about disks and true sizes is e2e, and stays on one.
+    """
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    place = in_memory()
+    if place is not None and config.getoption("markexpr") != "e2e":
+        tempfile.tempdir = str(place)
+
+
 # --- databases ----------------------------------------------------------------------------------
 
 
@@ -67,7 +85,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     """Start a private PostgreSQL and stop it at the end."""
     binaries = postgres_bin()
     # Not under pytest's own directory: each session that starts closes that to other users.
-    root = Path(tempfile.mkdtemp(prefix="stagerelease-postgres-"))
+    root = Path(tempfile.mkdtemp(prefix="stagerelease-postgres-", dir=in_memory()))
     data, port = root / "data", free_port()
     prefix: list[str] = []
     if os.geteuid() == 0:  # PostgreSQL refuses to run as root
@@ -81,6 +99,8 @@ def postgres_server() -> Iterator[PostgresServer]:
             str(binaries / "postgres"),
             *("-D", str(data), "-p", str(port), "-k", str(root)),
             *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
+            # Nobody cuts the power here: what survives is asked of our processes, not of the disk.
+            *("-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -125,7 +145,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     server: PostgresServer = request.getfixturevalue("postgres_template")
     name = f"t{time.time_ns()}"
     admin = make_engine(server.database("postgres"), pool_size=1)
-    execute(admin, f"CREATE DATABASE {name} TEMPLATE template_sr")
+    copy_database(admin, name, "template_sr")
     try:
         yield server.database(name)
     finally:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import uvicorn
 
-from databases import START, PostgresServer, execute, free_port
+from databases import START, PostgresServer, copy_database, execute, free_port, once
 from small_engine import SmallEngine
 from stagerelease.bootstrap import Box
 from stagerelease.catalog import queries as catalog
@@ -115,7 +115,13 @@ class WorldTemplate:
 def world_template(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> WorldTemplate:
-    """The demo world, laid down through the real use cases."""
+    """The demo world, laid down once in a session through the real use cases."""
+    return once(request, "world", lambda: _lay_down_once(request, tmp_path_factory))
+
+
+def _lay_down_once(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> WorldTemplate:
     data = tmp_path_factory.mktemp("world") / "data"
     data.mkdir()
     if request.config.getoption("--db") == "sqlite":
@@ -123,7 +129,7 @@ def world_template(
     else:
         server: PostgresServer = request.getfixturevalue("postgres_template")
         admin = make_engine(server.database("postgres"), pool_size=1)
-        execute(admin, "CREATE DATABASE template_world TEMPLATE template_sr")
+        copy_database(admin, "template_world", "template_sr")
         admin.dispose()
         url = server.database("template_world")
     made = make_box(data, url, SetClock(START))
@@ -176,7 +182,7 @@ def world_box(
         server: PostgresServer = request.getfixturevalue("postgres_template")
         name = f"w{time.time_ns()}"
         admin = make_engine(server.database("postgres"), pool_size=1)
-        execute(admin, f"CREATE DATABASE {name} TEMPLATE template_world")
+        copy_database(admin, name, "template_world")
         url = server.database(name)
     made = make_box(data, url, clock)
     yield made

@@ -16,11 +16,11 @@ import structlog
 
 from stagerelease.access import service as access
 from stagerelease.bootstrap import Box
-from stagerelease.downloads import edge
+from stagerelease.downloads import days, edge
 from stagerelease.identity import entering
 from stagerelease.identity import sweeping as identity
 from stagerelease.inference import service as inference
-from stagerelease.jobs.runner import Handler, run_one
+from stagerelease.jobs.runner import GivenUp, Handler, run_one
 from stagerelease.kernel.actor import SYSTEM
 from stagerelease.kernel.errors import DomainError
 from stagerelease.ledger import service as ledger
@@ -108,6 +108,10 @@ def _read_edge_log(box: Box) -> None:
         edge.read_log(box.works, box.settings.edge_log)
 
 
+def _count_downloads(box: Box) -> None:
+    days.count_days(box.works)
+
+
 def _digests(box: Box) -> None:
     notices.send_digests(box.works, notices.server_of(box.settings, box.link_key))
 
@@ -124,6 +128,7 @@ def periodic_table() -> list[Periodic]:
         Periodic("access", 30.0, _access),
         Periodic("inference", 30.0, _inference),
         Periodic("downloads.edge_log", 1.0, _read_edge_log),
+        Periodic("downloads.days", 15.0, _count_downloads),
     ]
 
 
@@ -136,6 +141,8 @@ HANDLERS: dict[str, Handler] = {
     entering.JOB: entering.mail_sign_in,
     "releases.announce": releases.announce,
 }
+GIVEN_UP: dict[str, GivenUp] = {**notices.GIVEN_UP}
+"""What else is noted, by kind, when a job's last attempt failed."""
 
 
 def run(box: Box, stop: threading.Event) -> None:
@@ -151,7 +158,7 @@ def run(box: Box, stop: threading.Event) -> None:
                 task.due = time.monotonic() + task.every
                 _attempt(task.name, lambda task=task: task.run(box))  # type: ignore[misc]
         try:
-            busy = run_one(box.works, handlers, me)
+            busy = run_one(box.works, handlers, me, given_up=GIVEN_UP)
         except DomainError as error:
             log.warning("jobs could not be claimed", reason=error.reason)
         if not busy:

@@ -256,3 +256,27 @@ def test_from_the_form_to_the_bytes(chromium, world, postbox, tmp_path, scripts)
     assert ada.heading() == "My access"
     assert "You have access" in ada.page.locator("main").inner_text()
     assert ada.complaints == officer.complaints == []
+
+
+def test_a_draft_saved_once_saves_itself_from_then_on(chromium, world):
+    path = f"/models/{world.repos['researcher']}/request"
+    visit = Visit(chromium, world, scripts=True)
+    visit.page.clock.install()
+    posts: list[str] = []
+    visit.page.on("request", lambda r: posts.append(r.url) if r.method == "POST" else None)
+    page = visit.go(path)
+    page.locator("#f-name").fill("Ada")
+    page.clock.run_for(30_000)
+    assert posts == []  # nothing typed leaves the browser unasked
+    visit.press("Save draft")
+    assert len(posts) == 1
+    page.locator("#f-name").fill("Ada Munk")
+    page.clock.run_for(9_000)
+    assert len(posts) == 1
+    page.clock.run_for(2_000)
+    page.get_by_text(re.compile("^Draft saved at")).wait_for()
+    assert len(posts) == 2
+    again = Visit(chromium, world, scripts=False)
+    again.context.add_cookies(visit.context.cookies())
+    assert again.go(path).locator("#f-name").input_value() == "Ada Munk"
+    assert visit.complaints == []

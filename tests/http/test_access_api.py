@@ -103,6 +103,24 @@ def test_a_researcher_without_an_account_walks_from_form_to_first_byte(world):
         assert officer.get(f"{URL}/decision-times").json()["count"] == 1
 
 
+def test_one_post_with_whole_answers_asks_and_with_half_of_them_is_told_what_is_missing(world):
+    repo = world.repos["researcher"]
+    with world.client("outsider") as outsider, world.client("access_officer") as officer:
+        half = {"name": "Oto", "email": "no", "category": "none", "extra": "x"}
+        refused = outsider.post(URL, json={"repo_id": repo, "fields": half})
+        assert (refused.status_code, refused.json()["reason"]) == (422, "access.fields")
+        named = {f["field"] for f in refused.json()["fields"]}
+        required = {f.key for f in shipped_form().fields if f.required}
+        assert named == (required - {"name"}) | {"email", "category", "extra"}
+        assert outsider.post(URL, json={"repo_id": repo}).status_code == 422
+        assert officer.get(URL, params={"repo_id": repo}).json() == []  # nothing was sent
+        labelled = GOOD | {"Full name": GOOD["name"]}
+        del labelled["name"]
+        sent = outsider.post(URL, json={"repo_id": repo, "fields": labelled})
+        assert (sent.status_code, sent.json()["answers"]) == (201, GOOD)
+        assert officer.get(f"{URL}/{sent.json()['id']}").json()["open"] == []
+
+
 def test_a_question_goes_back_and_forth_and_notes_stay_with_staff(world):
     repo = world.repos["researcher"]
     with world.client("outsider") as outsider, world.client("access_officer") as officer:
@@ -137,7 +155,7 @@ def test_lists_are_followed_to_their_end(world):
     with world.client("outsider") as outsider, world.client("access_officer") as officer:
         ids = []
         for stage in ("researcher", "partner"):
-            body = {"repo_id": world.repos[stage], "fields": {"purpose": "Reading."}}
+            body = {"repo_id": world.repos[stage], "fields": GOOD}
             ids.append(outsider.post(URL, json=body).json()["id"])
         for first in (f"{URL}?limit=1", f"{URL}/queue?limit=1"):
             seen, url = [], first
@@ -205,6 +223,8 @@ def test_hub_clients_ask_and_decide_over_the_same_form(world):
     with world.client("outsider") as outsider, world.client("access_officer") as officer:
         sent = outsider.post(f"/{repo}/ask-access", data={"Full name": "Oto", "Country": "Nowhere"})
         assert sent.json()["fields"] == {"name": "Oto", "Country": "Nowhere"}
+        assert {"purpose", "no_sharing"} <= set(sent.json()["open_fields"])
+        assert "name" not in sent.json()["open_fields"]
         row = officer.get(URL, params={"repo_id": repo}).json()[0]
         assert (row["origin"], row["answers"]["name"]) == ("hub", "Oto")
         page = officer.get(f"{URL}/{row['id']}").json()

@@ -183,6 +183,7 @@ TABLE: dict[str, Row] = {
     "GET /api/v1/me/notice-choices": Row(KNOWN),
     "PUT /api/v1/me/notice-choices/{group}": Row(KNOWN, {"mode": "immediate"}),
     "GET /api/v1/notices": Row(STAFF),
+    "POST /api/v1/notices/send-again": Row(OWNER, {"notice_id": "ntc_none"}),
     "GET /api/v1/webhooks": Row(MANAGERS),
     "POST /api/v1/webhooks": Row(MANAGERS, {"url": "http://not-https.example"}),
     "POST /api/v1/webhooks/{webhook_id}/rotate": Row(MANAGERS),

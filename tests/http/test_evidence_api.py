@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import threading
+import time
 from dataclasses import replace
 from urllib.parse import urlsplit
 
 import httpx
 import jsonschema
 import pytest
+from test_resolve import end_token
 
 from live import serve_in_thread
 from stagerelease.catalog import queries as catalog
@@ -177,6 +180,24 @@ def test_a_file_is_a_download_and_never_a_page(world, evidence):
     assert part.headers["content-disposition"].startswith("attachment")
     assert world.client().get(address).status_code == 401
     assert world.client("other_partner").get(address).status_code == 404
+
+
+def test_a_file_in_flight_is_cut_when_its_reader_may_not_have_it_any_more(world, evidence):
+    row = submit(world, evidence)
+    data = b"x" * (48 << 20)
+    made = attach(world, row, data=data).json()
+    address = f"/api/v1/evidence/{row['id']}/attachments/{made['id']}"
+    ended: dict[str, float] = {}
+    got = 0
+    with world.client("partner") as client, client.stream("GET", address) as response:
+        assert response.status_code == 200
+        threading.Timer(0.3, lambda: (end_token(world), ended.update(at=time.monotonic()))).start()
+        with pytest.raises(httpx.HTTPError):
+            for chunk in response.iter_raw(65536):
+                got += len(chunk)
+                time.sleep(0.02)
+    assert time.monotonic() - ended["at"] < 5.0
+    assert got < len(data)
 
 
 def test_other_bytes_than_announced_are_refused(world, evidence):

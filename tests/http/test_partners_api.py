@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from test_access_api import GOOD
+
 from stagerelease.kernel.clock import iso
 
 
@@ -90,7 +92,7 @@ def test_a_request_is_asked_decided_and_taken_back(world):
     with world.client("outsider") as outsider, world.client("access_officer") as officer:
         url = "/api/v1/access-requests"
         repo = world.repos["researcher"]
-        body = {"repo_id": repo, "fields": {"purpose": "Reading."}}
+        body = {"repo_id": repo, "fields": GOOD}
         hidden = outsider.post(url, json={"repo_id": world.repos["internal"]})
         assert hidden.status_code == 404
         asked = outsider.post(url, json=body).json()

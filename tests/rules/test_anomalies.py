@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stagerelease.incidents.anomalies import RULES, DayUse, GrantUse, find_anomalies
+from stagerelease.incidents.anomalies import (
+    HISTORY_DAYS,
+    RULES,
+    SPIKE_DAYS,
+    DayUse,
+    GrantUse,
+    find_anomalies,
+)
 
 TODAY = date(2026, 6, 30)
 DAY = timedelta(days=1)
@@ -131,3 +138,16 @@ def test_every_finding_names_its_rule_its_day_and_its_figures(days, back):
 
 def test_nothing_used_is_nothing_to_say():
     assert find_anomalies(use(), since=TODAY) == []
+
+
+def test_one_byte_is_use_and_the_days_read_reach_back_over_the_days_compared():
+    small = use(day(0, 6), day(1, 1), day(2, 1), day(3, 1))
+    assert rules(find_anomalies(small, since=TODAY)) == ["spike"]
+    assert HISTORY_DAYS == SPIKE_DAYS + 1 == 29
+
+
+def test_a_silence_names_the_last_day_before_it_or_none():
+    (found,) = find_anomalies(use(day(0), before=TODAY - 70 * DAY), since=TODAY)
+    assert found.figures["last_before"] == str(TODAY - 70 * DAY)
+    (found,) = find_anomalies(use(day(0), before=None, begins=70), since=TODAY)
+    assert found.figures["last_before"] == ""

@@ -41,7 +41,21 @@ def ask(facts: Facts) -> Decision:
 def test_the_case_that_passes_exactly():
     decision = ask(PARTNER)
     assert decision.allowed
+    assert decision.visible
     assert (decision.reason, decision.grant_id, decision.until) == ("grant", "grt_1", UNTIL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "delivered to partner organisations after signing the agreement 'model-sharing', and"),
+        ({"agreement": None}, "delivered to partner organisations, and you hold no grant"),
+        ({"audience": "people"}, "delivered to admitted researchers after signing"),
+        ({"audience": "staff"}, "delivered to staff after signing"),
+    ],
+)
+def test_who_may_have_it_and_after_what_is_said(changes, words):
+    assert words in ask(replace(PARTNER, grants=(), **changes)).sentence
 
 
 @pytest.mark.parametrize(
@@ -61,6 +75,7 @@ def test_the_case_that_passes_exactly():
 def test_breaking_one_thing_refuses_with_its_own_reason_and_a_next_step(broken, reason):
     decision = ask(replace(PARTNER, **broken))
     assert not decision.allowed
+    assert decision.visible  # of what is listed, everybody may be told why
     assert decision.reason == reason
     assert decision.sentence
     assert decision.next_step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -211,3 +212,18 @@ def test_an_ipv6_network_is_48_bits(address):
 @pytest.mark.parametrize("address", [None, "", "testclient", "1.2.3", "::zz", "a" * 5000])
 def test_what_is_no_address_shares_one_count(address):
     assert network_of(address) == "unknown"
+
+
+def test_the_numbers_are_those_that_people_are_told():
+    assert (rules.MAX_TEXT, rules.MAX_TITLE, rules.MAX_PUBLIC) == (8_000, 200, 500)
+    assert (rules.MAX_ABOUT, rules.MAX_CONTACT) == (200, 320)
+    per_hour = (rules.PER_NETWORK, rules.IN_ALL, rules.PER_PERSON, rules.WORDS_PER_REPORT)
+    assert per_hour == (5, 60, 20, 10)
+    assert timedelta(days=3) == rules.ACKNOWLEDGE_WITHIN
+    assert timedelta(days=90) == rules.ACKNOWLEDGE_AT_MOST
+
+
+def test_a_line_is_required_unless_it_is_said_not_to_be():
+    with pytest.raises(Invalid):
+        rules.check_line(" ", "title", field="title", limit=10)
+    assert rules.check_line(" ", "title", field="title", required=False, limit=10) == ""

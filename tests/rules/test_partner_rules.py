@@ -170,6 +170,22 @@ def test_a_move_that_is_not_in_the_table_is_refused(state, to):
         assert refused.value.reason == f"grant.{state}"
 
 
+@pytest.mark.parametrize("state", list(GrantState))
+def test_what_has_ended_is_followed_by_a_new_grant_and_what_has_not_by_a_look(state):
+    with pytest.raises(Conflict) as refused:
+        rules.check_grant_move(state, GrantState.PENDING)  # nothing ever leads back there
+    ended = state in (GrantState.EXPIRED, GrantState.REVOKED)
+    assert ("new grant" in refused.value.next_step) == ended
+
+
+def test_lifting_takes_two_and_the_times_are_those_that_people_were_told():
+    assert rules.RESUME_CONSENTS == 2
+    assert timedelta(days=30) == rules.RECONSENT_WITHIN
+    assert timedelta(days=366) == rules.LONGEST_RECONSENT
+    assert timedelta(days=2 * 365 + 1) == rules.LONGEST_GRANT
+    assert (rules.MAX_PURPOSE, rules.MAX_AGREEMENT) == (2_000, 200_000)
+
+
 def test_ended_signatures_and_retired_versions_stay_so():
     assert rules.SIGNATURE_MOVES[rules.SignatureState.TERMINATED] == frozenset()
     assert rules.SIGNATURE_MOVES[rules.SignatureState.SUPERSEDED] == frozenset()
@@ -212,7 +228,35 @@ def test_the_lowest_stage_that_lets_a_grantee_in_comes_first():
         "researcher",
     ]
     assert rules.admitting_stages(LADDER, "partner", "people") == ()
-    assert rules.admitting_stages(LADDER, "withdrawn", "organisations") == ()
+    for stage in ("withdrawn", "nowhere"):
+        for kind in ("organisations", "people"):
+            assert rules.admitting_stages(LADDER, stage, kind) == ()
+
+
+@pytest.mark.parametrize(
+    ("stage", "named", "code", "words"),
+    [
+        ("withdrawn", None, "withdrawn", "was withdrawn"),
+        ("withdrawn", "partner", "withdrawn", "was withdrawn"),
+        ("internal", "partner", "grant.audience", "'partner' is not a stage"),
+        ("internal", None, "grant.audience", "no stage up to that"),
+    ],
+)
+def test_why_nobody_is_let_in_is_said(stage, named, code, words):
+    blocker = rules.no_stage_blocker(stage, "people", named)
+    assert blocker.code == code
+    assert words in blocker.sentence
+
+
+@pytest.mark.parametrize("slug", ["a", "0", "model-sharing", "a_b", "x" * 32])
+def test_an_agreement_is_named_by_what_a_plan_can_write(slug):
+    assert rules.check_slug(slug) == slug
+
+
+@pytest.mark.parametrize("slug", ["", "-a", "_a", "A", "a b", "a\n", "é", "x" * 33])
+def test_other_names_of_agreements_are_refused(slug):
+    with pytest.raises(Invalid):
+        rules.check_slug(slug)
 
 
 def test_permissions_are_some_of_what_the_stage_gives():
@@ -263,7 +307,18 @@ def test_a_normal_text_stays_as_it_is(text):
     assert "\r" not in once
 
 
-@pytest.mark.parametrize("text", ["", " \n ", "a\x00b", "a\x1bb", "a\ud800b", "x" * 200_001])
+@pytest.mark.parametrize(
+    "text",
+    ["a b", "a\tb\nc", "a\x7eb", "a\xa0b", "a\ud7ffb", "a\ue000b", "x" * 200_000],
+)
+def test_texts_up_to_every_limit_are_kept(text):
+    assert rules.normal_text(text) == text + "\n"
+
+
+CONTROLS = ["a\x00b", "a\x1bb", "a\x1fb", "a\x7fb", "a\x9fb", "a\ud800b", "a\udfffb"]
+
+
+@pytest.mark.parametrize("text", ["", " \n ", *CONTROLS, "x" * 200_001])
 def test_texts_that_cannot_be_kept_are_refused(text):
     with pytest.raises(Invalid):
         rules.normal_text(text)

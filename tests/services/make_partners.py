@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from make_release import make_revision
 
-from databases import START, PostgresServer, execute
+from databases import START, PostgresServer, copy_database, execute, once
 from stagerelease.db.engine import make_engine
 from stagerelease.db.migrate import upgrade
-from stagerelease.db.work import Works
+from stagerelease.db.work import Work, Works
 from stagerelease.downloads.tables import Download
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import OPERATOR, Actor
@@ -69,9 +69,13 @@ class World:
         with self.works.begin(read_only=True) as work:
             return identity.authenticate(work, self.tokens[handle])
 
-    def begin(self, handle: str, **options: Any):
-        """Open a Work of ``handle``."""
-        return self.works.begin(self.actor(handle), **options)
+    @contextmanager
+    def begin(self, handle: str, **options: Any) -> Iterator[Work]:
+        """Open a Work of ``handle``, who is authenticated inside it, as the web's door does."""
+        with self.works.begin(OPERATOR, **options) as work:
+            if handle != "operator":
+                work.actor = identity.authenticate(work, self.tokens[handle])
+            yield work
 
     def id(self, handle: str) -> str:
         """Return the id of a person."""
@@ -209,7 +213,7 @@ class Partnered:
             yield f"sqlite:///{target}"
             return
         admin = make_engine(self.server.database("postgres"), pool_size=1)
-        execute(admin, f"CREATE DATABASE {name} TEMPLATE {self.url.rpartition('/')[2]}")
+        copy_database(admin, name, self.url.rpartition("/")[2])
         try:
             yield self.server.database(name)
         finally:
@@ -222,16 +226,21 @@ def partnered(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Partnered:
     """Lay the world down once in a session; every test works on its own copy."""
+    return once(request, "partnered", lambda: _lay_down_once(request, tmp_path_factory))
+
+
+def _lay_down_once(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Partnered:
     server: PostgresServer | None = None
     if request.config.getoption("--db") == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('partnered') / 'partnered.sqlite3'}"
     else:
-        template = f"template_p{time.time_ns()}"  # one for each module that asks
         server = request.getfixturevalue("postgres_template")
         admin = make_engine(server.database("postgres"), pool_size=1)
-        execute(admin, f"CREATE DATABASE {template} TEMPLATE template_sr")
+        copy_database(admin, "template_partnered", "template_sr")
         admin.dispose()
-        url = server.database(template)
+        url = server.database("template_partnered")
     engine = make_engine(url, pool_size=2)
     upgrade(engine)
     made = lay_down(Works(engine, SetClock(START)))

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, make_url, select
+from sqlalchemy import Engine, func, make_url, select
 
-from databases import START, PostgresServer, execute
+from databases import START, PostgresServer, copy_database, execute, once
 from stagerelease.catalog import service as catalog
 from stagerelease.catalog.rules import NewFile
 from stagerelease.db.engine import make_engine
@@ -247,38 +247,44 @@ class Staffed:
         self._remove(url)
         if self.server is None:
             shutil.copy(self.url.removeprefix("sqlite:///"), url.removeprefix("sqlite:///"))
-        else:
-            self._administer(
-                f"CREATE DATABASE {make_url(url).database} TEMPLATE {make_url(self.url).database}"
-            )
+            return
+        with self._administering() as admin:
+            copy_database(admin, str(make_url(url).database), str(make_url(self.url).database))
 
     def _remove(self, url: str) -> None:
         if self.server is not None:
-            self._administer(f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
+            with self._administering() as admin:
+                execute(admin, f"DROP DATABASE IF EXISTS {make_url(url).database} WITH (FORCE)")
             return
         for suffix in ("", "-wal", "-shm"):
             Path(url.removeprefix("sqlite:///") + suffix).unlink(missing_ok=True)
 
-    def _administer(self, sql: str) -> None:
+    @contextmanager
+    def _administering(self) -> Iterator[Engine]:
         assert self.server is not None
         admin = make_engine(self.server.database("postgres"), pool_size=1)
-        execute(admin, sql)
+        yield admin
         admin.dispose()
 
 
 @pytest.fixture(scope="session")
 def staffed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Staffed:
-    """Lay the world down once, through the real use cases."""
+    """Lay the world down once in a session, through the real use cases."""
+    return once(request, "staffed", lambda: _lay_down_once(request, tmp_path_factory))
+
+
+def _lay_down_once(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Staffed:
     server: PostgresServer | None = None
     if request.config.getoption("--db") == "sqlite":
         url = f"sqlite:///{tmp_path_factory.mktemp('staffed') / 'staffed.sqlite3'}"
     else:
         server = request.getfixturevalue("postgres_template")
         admin = make_engine(server.database("postgres"), pool_size=1)
-        name = f"template_s{time.time_ns()}"  # one for each module that imports this fixture
-        execute(admin, f"CREATE DATABASE {name} TEMPLATE template_sr")
+        copy_database(admin, "template_staffed", "template_sr")
         admin.dispose()
-        url = server.database(name)
+        url = server.database("template_staffed")
     engine = make_engine(url, pool_size=2)
     upgrade(engine)
     works = Works(engine, SetClock(START))

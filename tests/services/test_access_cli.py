@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from make_partners import REPO, World, database_url, partnered, world
-from typer.testing import CliRunner
+from typer.main import get_command
 
 from stagerelease.access import service
 from stagerelease.access.forms import document_of, shipped_form
@@ -16,6 +17,7 @@ from stagerelease.cli.app import app, exit_code
 from stagerelease.db.work import Works
 from stagerelease.kernel.errors import DomainError
 
+COMMAND = get_command(app)  # once: putting the tree together is most of a small command
 __all__ = ["database_url", "partnered", "world"]  # fixtures
 
 
@@ -28,7 +30,7 @@ def shell(world: World, tmp_path: Path):
     def run(*command: str, who: str | None = None, says: int = 0):
         token = world.tokens[who] if who else ""
         result = CliRunner().invoke(
-            app, ["-o", "json", *command], env={**env, "STAGERELEASE_TOKEN": token}
+            COMMAND, ["-o", "json", *command], env={**env, "STAGERELEASE_TOKEN": token}
         )
         code = result.exit_code
         if isinstance(result.exception, DomainError):

@@ -24,6 +24,7 @@ from stagerelease.db.tables import HourlyCount
 from stagerelease.identity import links
 from stagerelease.identity import service as identity
 from stagerelease.identity.tables import Person
+from stagerelease.jobs.tables import Job
 from stagerelease.kernel.actor import ANONYMOUS, OPERATOR
 from stagerelease.kernel.errors import (
     Conflict,
@@ -594,3 +595,22 @@ def test_short_answers_leave_fields_open_for_the_reviewer(open_world):
     assert row.answers == {"name": "Rex", "Affiliation": "A lab"}
     assert "purpose" in page(open_world, "olga", row.id).open
     assert "name" not in page(open_world, "olga", row.id).open
+    with open_world.works.begin(read_only=True) as work:
+        payloads = [job.payload for job in work.session.query(Job)]
+    (told,) = [p for p in payloads if p.get("event") == "request.received"]
+    assert told["people"] == [row.applicant_id]
+    missing = told["facts"]["missing"]
+    purpose = page(open_world, "olga", row.id).form.form.find("purpose").label
+    assert missing.startswith(" Answers are missing: ")
+    assert purpose in missing
+    assert "Full name" not in missing
+
+
+def test_a_request_in_one_step_needs_every_answer(open_world):
+    with pytest.raises(Invalid) as refused, open_world.begin("rex") as work:
+        service.submit_whole(work, repo_id=REPO, answers=GOOD | {"email": "nonsense"})
+    assert [e.field for e in refused.value.fields] == ["email"]
+    with open_world.begin("rex") as work:
+        row = service.submit_whole(work, repo_id=REPO, answers=GOOD)
+        assert service.submit_whole(work, repo_id=REPO, answers={}) == row  # it waits already
+    assert page(open_world, "olga", row.id).open == ()

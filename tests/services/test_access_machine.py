@@ -25,7 +25,7 @@ from sqlalchemy import select
 from test_access_review import notices
 from test_partners import allowed
 
-from databases import START, execute
+from databases import START, copy_database, execute
 from stagerelease.access import service
 from stagerelease.access.tables import AccessRequest, AccessRequestEvent
 from stagerelease.db.engine import make_engine
@@ -277,7 +277,7 @@ def copied(partnered: Any, source: str, directory: Path) -> Iterator[str]:
         target.unlink()
         return
     admin = make_engine(partnered.server.database("postgres"), pool_size=1)
-    execute(admin, f"CREATE DATABASE {name} TEMPLATE {source.rpartition('/')[2]}")
+    copy_database(admin, name, source.rpartition("/")[2])
     try:
         yield partnered.server.database(name)
     finally:

@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from stagerelease.catalog import fsck
 from stagerelease.catalog.stored import refer
 from stagerelease.catalog.tables import Blob, BlobReference
-from stagerelease.evidence import service
+from stagerelease.evidence import service, throttle
 from stagerelease.kernel.actor import ANONYMOUS, OPERATOR
 from stagerelease.kernel.errors import (
     Conflict,
@@ -21,6 +21,7 @@ from stagerelease.kernel.errors import (
     Invalid,
     NotFound,
     TooLarge,
+    TooMany,
     Unauthenticated,
 )
 from stagerelease.releases.tables import Promotion
@@ -238,3 +239,29 @@ def test_fsck_keeps_what_a_reference_names_and_clears_the_rest(works, staff, tra
     assert not blobs.has(loose.sha256)
     with staff.begin("aud", read_only=True) as work:
         assert service.open_attachment(work, row.id, one.id) == one
+
+
+def test_holders_hand_in_so_much_an_hour_and_staff_as_much_as_they_need(
+    works, staff, track, blobs, clock, monkeypatch
+):
+    add_partner(works, staff, track.id, org="lab", handle="pam")
+    partner = "pam"
+    monkeypatch.setitem(throttle.LIMITS, throttle.Written.PIECE, 2)
+    monkeypatch.setitem(throttle.LIMITS, throttle.Written.FILE, 1)
+    monkeypatch.setattr(throttle, "ORGANISATION_FACTOR", 1)
+    first = hand_in(staff, partner)
+    attach(staff, blobs, partner, first.id)
+    with pytest.raises(TooMany) as refused:
+        attach(staff, blobs, partner, first.id, name="more.csv", data=b"more")
+    assert 0 < refused.value.retry_after <= 3600
+    hand_in(staff, partner)
+    before = len(leaves(works))
+    with pytest.raises(TooMany) as refused:
+        hand_in(staff, partner)
+    assert refused.value.reason == "evidence.too-many"
+    assert leaves(works, before) == []
+    for _ in range(3):
+        hand_in(staff)
+    clock.move(timedelta(hours=1))
+    hand_in(staff, partner)
+    attach(staff, blobs, partner, first.id, name="more.csv", data=b"more")

@@ -58,13 +58,11 @@ def logged(world) -> Counter[str]:
 
 def test_a_holder_is_warned_three_times_and_each_time_once(world, clock):
     grant = world.granted()
-    days = []
     for _ in range(366):
         sweep(world)
         sweep(world)
         clock.move(DAY)
-        days = [n["facts"]["days"] for n in told(world, "grant.expiring")]
-    assert days == [30, 7, 1]
+    assert [n["facts"]["days"] for n in told(world, "grant.expiring")] == [30, 7, 1]
     first = told(world, "grant.expiring")[0]
     assert first["organisations"] == [world.organisation("ann")]
     assert first["roles"] == ["access_officer"]

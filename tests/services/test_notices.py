@@ -27,7 +27,7 @@ from stagerelease.jobs.outbox import emit
 from stagerelease.jobs.runner import run_one
 from stagerelease.jobs.tables import Job
 from stagerelease.kernel.actor import OPERATOR, SYSTEM
-from stagerelease.kernel.errors import Conflict, Forbidden, Invalid
+from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from stagerelease.notices import hooks, posting, service
 from stagerelease.notices import jobs as notice_jobs
 from stagerelease.notices.rules import is_public
@@ -91,7 +91,8 @@ def run(world, port: int | None, *, loopback: bool = False, most: int = 200) -> 
     )
     handlers = notice_jobs.handlers(settings, KEY)
     count = 0
-    while count < most and run_one(world.works, handlers, "test"):
+    given_up = notice_jobs.GIVEN_UP
+    while count < most and run_one(world.works, handlers, "test", given_up=given_up):
         count += 1
     return count
 
@@ -216,6 +217,58 @@ def test_trouble_that_passes_is_tried_again(addressed, mailbox, clock, trouble):
     run(addressed, mailbox.port)
     assert len(mailbox.taken) == 1
     assert [n.state for n in notices(addressed)] == ["sent"]
+
+
+def test_a_mail_that_never_left_has_failed_and_is_sent_again_by_hand(addressed, mailbox, clock):
+    began = clock.now()
+    say(addressed)
+    for _ in range(9):
+        mailbox.answers = ["451 later"]
+        run(addressed, mailbox.port)
+        clock.move(timedelta(hours=9))
+    (notice,) = notices(addressed)
+    assert (notice.state, notice.error) == ("failed", "451")
+    with addressed.works.begin(read_only=True) as work:
+        assert work.session.scalars(select(MailBounce)).all() == []  # the address is not at fault
+    with pytest.raises(Forbidden), addressed.begin("mia") as work:
+        service.send_again(work, notice_id=notice.id)
+    with addressed.works.begin(OPERATOR) as work:
+        with pytest.raises(Invalid):
+            service.send_again(work)
+        with pytest.raises(NotFound):
+            service.send_again(work, notice_id="ntc_none")
+        assert service.send_again(work, since=clock.now()) == 0
+        assert service.send_again(work, since=began) == 1
+        with pytest.raises(Conflict):
+            service.send_again(work, notice_id=notice.id)  # it is queued by now
+    run(addressed, mailbox.port)
+    (mail,) = mailbox.taken
+    assert notice.id in mail["Message-ID"]
+    assert [(n.state, n.error) for n in notices(addressed)] == [("sent", None)]
+
+
+def test_a_link_that_opens_nothing_any_more_is_not_mailed_again(addressed, mailbox, clock):
+    with addressed.works.begin(SYSTEM) as work:
+        link = links.make_link(
+            work,
+            purpose="access.confirm",
+            subject="access_draft:x",
+            person_id=None,
+            address="new@example.org",
+            lifetime=DAY,
+        )
+    mailbox.answers = ["550 no such user"]
+    facts = {"link": link, "link_path": "/access/confirm", "repo_id": "a/b"}
+    say(addressed, "request.confirm_address", people=[], facts=facts)
+    run(addressed, mailbox.port)
+    (notice,) = notices(addressed)
+    began = clock.now()
+    clock.move(DAY)
+    with addressed.works.begin(OPERATOR) as work:
+        assert service.send_again(work, since=began) == 0
+        with pytest.raises(Conflict) as refused:
+            service.send_again(work, notice_id=notice.id)
+    assert refused.value.reason == "notice.link"
 
 
 def test_without_a_server_notices_are_kept_to_be_read(addressed):

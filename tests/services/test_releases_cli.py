@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from make_release import PLAN, Staffed, staffed
-from typer.testing import CliRunner
+from typer.main import get_command
 
 from stagerelease.cli.app import app, exit_code
 from stagerelease.kernel.errors import DomainError
 
+COMMAND = get_command(app)  # once: putting the tree together is most of a small command
 __all__ = ["staffed"]  # a fixture
 
 
@@ -27,7 +29,7 @@ class Shell:
         """Run a command as ``who`` (the operator when None); it must exit with ``says``."""
         token = self.staffed.tokens[who] if who else ""
         result = CliRunner().invoke(
-            app, list(command), env={**self.env, "STAGERELEASE_TOKEN": token}
+            COMMAND, list(command), env={**self.env, "STAGERELEASE_TOKEN": token}
         )
         code = result.exit_code
         if isinstance(result.exception, DomainError):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import delete, select
 
-from databases import PostgresServer, execute
+from databases import PostgresServer, copy_database
 from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.fsck import check as check_store
 from stagerelease.db.engine import make_engine
@@ -129,7 +129,7 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     else:
         server: PostgresServer = request.getfixturevalue("postgres_template")
         admin = make_engine(server.database("postgres"), pool_size=1)
-        execute(admin, "CREATE DATABASE replay TEMPLATE template_sr")
+        copy_database(admin, "replay", "template_sr")
         admin.dispose()
         url = server.database("replay")
     engine = make_engine(url)

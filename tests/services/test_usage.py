@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from make_incidents import confirmed, secured
 from make_partners import database_url, partnered, world
+from sqlalchemy import delete, select
 
-from stagerelease.downloads.tables import Download
+from stagerelease.downloads import days
+from stagerelease.downloads import service as downloads
+from stagerelease.downloads.tables import Download, DownloadDay, Transfer
 from stagerelease.evidence import queries as evidence
 from stagerelease.evidence import service as evidence_service
 from stagerelease.identity import service as identity
-from stagerelease.incidents import service
+from stagerelease.incidents import service, watching
+from stagerelease.incidents.watching import UsageRow
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.kernel.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from stagerelease.kernel.ids import new_id
@@ -50,14 +57,22 @@ def deliver(world, at, *, grant=None, size=100, path="model.safetensors", token=
         )
 
 
-def usage(world, who="sam", **options):
+def twice(world, who, act, **options):
+    """Ask before the worker made the figures of the days, and after: the answer is one."""
     with world.begin(who, read_only=True) as work:
-        return service.usage(work, **options)
+        before = act(work, **options)
+    days.count_days(world.works)
+    with world.begin(who, read_only=True) as work:
+        assert act(work, **options) == before
+    return before
+
+
+def usage(world, who="sam", **options):
+    return twice(world, who, service.usage, **options)
 
 
 def anomalies(world, who="sam", **options):
-    with world.begin(who, read_only=True) as work:
-        return service.list_anomalies(work, **options)
+    return twice(world, who, service.list_anomalies, **options)
 
 
 def test_who_may_see_usage(secured):
@@ -104,6 +119,98 @@ def test_deliveries_are_counted_by_day_track_and_grant(secured, tokens, clock):
     assert usage(secured, grant_id="\x00") == []
 
 
+def test_a_body_that_ends_later_is_counted_on_the_day_its_download_began(secured, clock):
+    grant = secured.granted()
+    deliver(secured, clock.now(), grant=grant, size=100, whole=False)
+    (before,) = usage(secured, until=clock.now() + DAY)
+    assert (before.completed, before.bytes) == (0, 100)
+    with secured.works.begin(OPERATOR, read_only=True) as work:
+        download = work.session.scalars(select(Download.id)).one()
+    clock.move(2 * DAY)
+    downloads.finish(secured.works, download, first=0, sent=100, outcome="whole")
+    (after,) = usage(secured)
+    assert (after.day, after.completed, after.bytes) == (before.day, 1, 200)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.integers(0, 72),  # hours since the beginning
+            st.booleans(),  # under the grant
+            st.sampled_from(["a", "b"]),
+            st.sampled_from([None, 0, 1]),
+            st.sampled_from(["count", "finish", "nothing"]),
+        ),
+        max_size=12,
+    )
+)
+def test_the_figures_of_days_are_those_of_the_downloads(counted, steps):
+    """Whenever the worker ran, and whatever came in after it, both ways of counting agree."""
+    world, grant, tokens = counted
+    with world.works.begin(OPERATOR) as work:
+        for table in (Transfer, DownloadDay, Download):
+            work.session.execute(delete(table))
+    began = world.works.clock.now()
+    for hours, granted, path, token, then in steps:
+        at = began + timedelta(hours=hours)
+        key = None if token is None else tokens[token]
+        deliver(world, at, grant=grant if granted else None, path=path, token=key, whole=False)
+        if then == "count":
+            days.count_days(world.works)
+        elif then == "finish":
+            with world.works.begin(OPERATOR, read_only=True) as work:
+                first = work.session.scalars(select(Download.id).order_by(Download.id)).first()
+            downloads.finish(world.works, first, first=0, sent=100, outcome="whole")
+    with world.works.begin(OPERATOR, read_only=True) as work:
+        rows = list(work.session.scalars(select(Download)))
+        plain: dict[Any, list[Download]] = {}
+        for row in rows:
+            plain.setdefault((row.started_at.date(), row.grant_id), []).append(row)
+        told = {
+            (r.day, r.grant_id): (r.deliveries, r.completed, r.files, r.bytes, r.tokens)
+            for r in service.usage(work, since=began - DAY, until=began + 5 * DAY)
+        }
+        assert told == {
+            key: (
+                len(some),
+                sum(d.completed_at is not None for d in some),
+                len({d.path for d in some}),
+                sum(d.bytes_sent for d in some),
+                len({d.token_id for d in some} - {None}),
+            )
+            for key, some in plain.items()
+        }
+
+
+@pytest.fixture
+def counted(secured, tokens):
+    """The world with a grant, for examples that share one database."""
+    return secured, secured.granted(), tokens
+
+
+def test_another_source_of_use_is_added_to_the_same_rows(secured, clock, monkeypatch):
+    grant = secured.granted()
+    deliver(secured, clock.now(), grant=grant, size=30)
+    deliver(secured, clock.now() - DAY, grant=grant, size=5)
+    clock.move(timedelta(seconds=1))
+    today = clock.now().date()
+
+    def other(work, span):
+        rows = [(today, secured.track_id, None), (today, secured.track_id, grant.id)]
+        return [UsageRow(*place, 1, 1, 0, 12, 1) for place in rows][: span.limit]
+
+    monkeypatch.setattr(watching, "SOURCES", (*watching.SOURCES, other))
+    with secured.begin("sam", read_only=True) as work:
+        rows = service.usage(work)
+        assert service.usage(work, limit=2) == rows[:2]
+    assert [(r.day, r.grant_id, r.deliveries, r.bytes) for r in rows] == [
+        (today, None, 1, 12),
+        (today, grant.id, 2, 42),
+        (today - DAY, grant.id, 1, 5),
+    ]
+
+
 def test_days_are_utc_days(secured, clock):
     midnight = datetime(2026, 3, 1, tzinfo=UTC)
     for at in (midnight - timedelta(microseconds=1), midnight, midnight + DAY):
@@ -127,7 +234,8 @@ def test_usage_is_paged_by_key(secured, clock):
         paged += part
         after = part[-1].key
     assert paged == rows
-    for wrong in ("", "x", "2026-99-01|a|b", "2026-03-01|\x00|b", "9999-12-31|a|b"):
+    assert usage(secured, after="9999-12-31|a|b") == rows
+    for wrong in ("", "x", "2026-99-01|a|b", "2026-03-01|\x00|b"):
         with pytest.raises(Invalid):
             usage(secured, after=wrong)
 
@@ -142,9 +250,12 @@ def test_windows_that_make_no_sense_are_refused(secured, clock, since, until):
     assert refused.value.reason == "usage.window"
     with pytest.raises(Invalid):
         usage(secured, since=datetime(2026, 3, 1))
-    for days in (0, -1, 367, 10**9):
+    for since, until in ((datetime.min, datetime.min + DAY), (datetime.max - DAY, datetime.max)):
         with pytest.raises(Invalid):
-            anomalies(secured, days=days)
+            usage(secured, since=since.replace(tzinfo=UTC), until=until.replace(tzinfo=UTC))
+    for wrong in (0, -1, 367, 10**9):
+        with pytest.raises(Invalid):
+            anomalies(secured, days=wrong)
 
 
 def test_what_stands_out_is_found_in_the_recorded_deliveries(secured, tokens, clock):

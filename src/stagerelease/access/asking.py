@@ -1,7 +1,8 @@
 """Use cases of applicants: ask for access, answer a question, take the request back, look at it.
 
-``submit`` is the short way of callers who do not know the form (the Hub's ask-access); the form's
-own way is in ``drafting``.
+``submit`` is the short way of callers who cannot be shown a form (the Hub's ask-access): it takes
+what there is and tells the applicant what is missing. ``submit_whole`` takes only what answers the
+form; the form's own way, with drafts, is in ``drafting``.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def submit(
     """Ask for access to a repository's current release; while one waits, that one is returned.
 
     Answers are kept under the keys of the form in force where their names fit, else under their
-    own; required fields may be left open.
+    own; required fields may be left open, and the applicant is told which are.
 
     Raises:
         NotFound: there is no such repository, or the caller may not know of it.
@@ -91,17 +92,47 @@ def submit(
             they may ask again (``access.rejected``).
         Invalid: the answers are too many or too long.
     """
-    require(work.actor, Permission.ACCESS_REQUEST_SUBMIT)
-    if work.actor.is_human:
-        lock_applicant(work, work.actor.id)
-    me = accountable(work, "ask for access")
-    variant_id = askable(work, repo_id)
-    waiting = find_waiting(work, variant_id, me)
+    me, variant_id, waiting = _asking(work, repo_id)
     if waiting is not None:
         return as_seen(work, waiting)
     kept = check_answers(answers)
     page = formbook.page_of(work, variant_id, repo_id)
     return send(work, page.stored, variant_id, me, matched(page.stored.form, kept), origin=origin)
+
+
+def submit_whole(work: Work, *, repo_id: str, answers: Mapping[str, object]) -> RequestRow:
+    """Ask for access with every answer the form in force needs; while one waits, return that one.
+
+    Names of answers are the form's keys or labels.
+
+    Raises:
+        Invalid: ``fields`` has a sentence for each answer that is missing or wrong.
+        NotFound, Forbidden, Conflict, TooLarge: see ``submit``.
+    """
+    me, variant_id, waiting = _asking(work, repo_id)
+    if waiting is not None:
+        return as_seen(work, waiting)
+    page = formbook.page_of(work, variant_id, repo_id)
+    good, wrong = judge(page.form, matched(page.form, as_typed(answers)), family=page.family)
+    if wrong:
+        raise Invalid(
+            "Some answers are missing or not as they must be; nothing was sent.",
+            reason="access.fields",
+            next_step="Look at the form at /api/v1/access-forms/asked, or begin a draft: it keeps "
+            "what you have.",
+            fields=wrong,
+        )
+    return send(work, page.stored, variant_id, me, good, origin=Origin.API)
+
+
+def _asking(work: Work, repo_id: str) -> tuple[str, str, RequestRow | None]:
+    """Return who asks, for which variant, and their request that waits, if one does."""
+    require(work.actor, Permission.ACCESS_REQUEST_SUBMIT)
+    if work.actor.is_human:
+        lock_applicant(work, work.actor.id)
+    me = accountable(work, "ask for access")
+    variant_id = askable(work, repo_id)
+    return me, variant_id, find_waiting(work, variant_id, me)
 
 
 def send(
@@ -117,7 +148,8 @@ def send(
     form_id = formbook.keep(work, form)
     request = new_request(work, variant_id, applicant_id, answers, origin=origin, form_id=form_id)
     row = read_back(work, request)
-    tell(work, "submitted", row, applicant=True, staff=True, form=form.slug)
+    tell(work, "submitted", row, staff=True, form=form.slug)
+    tell(work, "received", row, applicant=True, missing=_missing(work, form, variant_id, answers))
     note(
         work,
         request,
@@ -131,6 +163,14 @@ def send(
         },
     )
     return read_back(work, request)
+
+
+def _missing(work: Work, form: FormRow, variant_id: str, answers: Mapping[str, Answer]) -> str:
+    """Return, as a sentence behind another, which answers the form still lacks; "" when none."""
+    family = formbook.family_of(work, variant_id)
+    keys = open_fields(form.form, answers, family=family)
+    labels = [field.label for field in form.form.fields if field.key in keys]
+    return f" Answers are missing: {'; '.join(labels)}." if labels else ""
 
 
 def find_waiting(work: Work, variant_id: str, applicant_id: str) -> RequestRow | None:

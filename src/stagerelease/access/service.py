@@ -5,7 +5,8 @@ An applicant reads the form (``form_for``, ``decision_times``), saves a draft an
 without an account they follow the mailed link (``show_confirmation`` on GET, ``confirm_address``
 on POST). After that there is ``request_page``, ``reply``, ``withdraw``. Reviewers have ``queue``,
 ``assign``, ``ask``, ``add_note``, ``declare_conflict``, ``approve``, ``reject``, ``reopen``.
-``submit`` and ``decide`` are the short ways of Hub clients, which know no form.
+``submit_whole`` asks in one step with whole answers; ``submit`` and ``decide`` are the short ways
+of Hub clients, which know no form.
 
 Every step is an event that the applicant can read, and a log entry without a word of theirs.
 """
@@ -19,6 +20,7 @@ from stagerelease.access.asking import (
     request_page,
     show_request,
     submit,
+    submit_whole,
     withdraw,
 )
 from stagerelease.access.confirming import (
@@ -97,6 +99,7 @@ __all__ = [
     "show_request",
     "submit",
     "submit_draft",
+    "submit_whole",
     "sweep_due",
     "sweep_over",
     "withdraw",

@@ -34,6 +34,17 @@ def notice_list(
         box.out.show(rows, columns=_COLUMNS)
 
 
+@notice.command("send-again")
+def notice_send_again(
+    notice_id: Annotated[str | None, typer.Argument(help="One failed notice's id.")] = None,
+    since: Annotated[str | None, typer.Option(help="All that failed since this instant.")] = None,
+) -> None:
+    """Send mail again that failed."""
+    with opened() as box, box.works.begin(box.actor, quiet=True) as work:
+        count = service.send_again(work, notice_id=notice_id, since=instant(since))
+        box.out.say(f"{count} notice(s) queued again.")
+
+
 @notice.command("choices")
 def notice_choices() -> None:
     """Say how your notices come."""

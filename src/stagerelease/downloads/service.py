@@ -193,6 +193,7 @@ def record_transfer(
         )
     )
     download.bytes_sent += sent
+    download.counted_at = None
     if outcome == "cut":
         _note(work, download, "download.cut", sent)
     if download.completed_at is None and _covers(work, download):

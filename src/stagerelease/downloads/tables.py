@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String
+from sqlalchemy import BigInteger, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from stagerelease.db.base import Base
@@ -16,8 +16,14 @@ class Download(Base):
     __tablename__ = "download"
     __table_args__ = (
         Index("ix_download_recipient", "person_id", "sha256", "started_at"),
-        Index("ix_download_grant_id", "grant_id"),
+        Index("ix_download_grant_id", "grant_id", "started_at"),
         Index("ix_download_track_id", "track_id", "started_at"),
+        Index(
+            "ix_download_uncounted",
+            *("started_at", "id"),
+            sqlite_where=text("counted_at IS NULL"),
+            postgresql_where=text("counted_at IS NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -32,6 +38,33 @@ class Download(Base):
     started_at: Mapped[datetime]
     bytes_sent: Mapped[int] = mapped_column(BigInteger, default=0)
     completed_at: Mapped[datetime | None]
+    counted_at: Mapped[datetime | None]  # None: its day's figures have to be made anew
+
+
+class DownloadDay(Base):
+    """The figures of one UTC day of one grant on one track, made from its downloads.
+
+    ``id`` is ``day|track|grant``; ``grant_id`` is None for what needs no grant. ``deliveries``
+    began that day, ``completed`` of them in full; ``files`` are different paths, ``tokens``
+    different API tokens.
+    """
+
+    __tablename__ = "download_day"
+    __table_args__ = (
+        Index("ix_download_day_day", "day", "track_id", "grant_id"),
+        Index("ix_download_day_track_id", "track_id", "day"),
+        Index("ix_download_day_grant_id", "grant_id", "day"),
+    )
+
+    id: Mapped[str] = mapped_column(String(96), primary_key=True)
+    day: Mapped[date]
+    track_id: Mapped[str] = mapped_column(ForeignKey("track.id"))
+    grant_id: Mapped[str | None] = mapped_column(ForeignKey("access_grant.id"))
+    deliveries: Mapped[int]
+    completed: Mapped[int]
+    files: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int]
 
 
 class Transfer(Base):

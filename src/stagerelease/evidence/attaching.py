@@ -21,6 +21,7 @@ from stagerelease.evidence.reading import files_of, load_visible
 from stagerelease.evidence.rules import State
 from stagerelease.evidence.submitting import load_own
 from stagerelease.evidence.tables import EvidenceAttachment
+from stagerelease.evidence.throttle import Written, check_room, spend
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.digests import is_sha256
 from stagerelease.kernel.errors import (
@@ -72,8 +73,10 @@ def check_may_attach(work: Work, evidence_id: str, *, filename: str, sha256: str
         Unauthenticated, Forbidden, NotFound: not the caller's evidence.
         Conflict: it is decided on, or has as many files as it can.
         Invalid: a name or digest of the wrong form.
+        TooMany: the caller, who is not staff, attached too many files this hour.
     """
     require(work.actor, Permission.EVIDENCE_SUBMIT)
+    check_room(work, Written.FILE)
     check_filename(filename)
     if sha256 is not None and not is_sha256(sha256):
         sentence = "A digest is 64 lower-case hex digits."
@@ -171,6 +174,7 @@ def note_attached(
                 reason="attachment.exists",
                 next_step="Give this one another name.",
             )
+    spend(work, Written.FILE)
     known = catalog.find_blob(work, stored.sha256)
     refer(work, stored.sha256, size=stored.size, owner=f"evidence:{evidence_id}", blobs=blobs)
     row = EvidenceAttachment(

@@ -15,6 +15,7 @@ from stagerelease.evidence.moving import lock, move, record
 from stagerelease.evidence.queries import EvidenceRow, storable
 from stagerelease.evidence.rules import State, check_dates
 from stagerelease.evidence.tables import Evidence, EvidenceAuthor
+from stagerelease.evidence.throttle import Written, spend
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, is_staff, require
 from stagerelease.identity.tables import Membership
@@ -47,8 +48,10 @@ def draft(
         Unauthenticated, Forbidden: the caller submits no evidence, or not about this subject.
         Invalid: with every field that is wrong.
         NotFound: no such organisation, person, or evidence to supersede.
+        TooMany: the caller, who is not staff, wrote too much this hour.
     """
     require(work.actor, Permission.EVIDENCE_SUBMIT)
+    spend(work, Written.PIECE)
     checked = check(new, work.now)
     subject_kind = _subject_kind(work, checked.subject_sha256)
     organisation_id = _organisation(work, organisation)
@@ -84,7 +87,7 @@ def edit(
 
     Raises:
         NotFound: no such evidence, or not the caller's. Conflict: it is no draft any more.
-        Invalid, Forbidden: see ``draft``.
+        Invalid, Forbidden, TooMany: see ``draft``.
     """
     require(work.actor, Permission.EVIDENCE_SUBMIT)
     evidence = lock_own(work, evidence_id)
@@ -94,6 +97,7 @@ def edit(
             reason="evidence.state",
             next_step="Submit new evidence that supersedes it.",
         )
+    spend(work, Written.PIECE)
     checked = check(new, work.now)
     evidence.subject_kind = _subject_kind(work, checked.subject_sha256)
     organisation_id = _organisation(work, organisation)

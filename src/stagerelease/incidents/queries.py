@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Generator
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import Select, and_, func, or_, select, union_all
 
 from stagerelease.db.work import Work
 from stagerelease.incidents.rows import (
@@ -86,13 +86,17 @@ def list_incidents(
 
 
 def confirmed(
-    work: Work, *, limit: int | None = None, after: int | None = None, number: int | None = None
+    work: Work,
+    *,
+    limit: int | None = None,
+    after: int | None = None,
+    numbers: Collection[int] | None = None,
 ) -> list[IncidentRow]:
-    """Return incidents that were ever confirmed, newest first; ``number`` narrows to one."""
+    """Return incidents that were ever confirmed, newest first; those of ``numbers``, or all."""
     statement = _INCIDENT.where(Incident.confirmed_at.is_not(None))
     statement = statement.order_by(Incident.confirmed_at.desc(), Incident.id.desc())
-    if number is not None:
-        statement = statement.where(Incident.id == number)
+    if numbers is not None:
+        statement = statement.where(Incident.id.in_(sorted(numbers)))
     if after is not None:
         at = work.session.execute(
             select(Incident.confirmed_at).where(Incident.id == after)
@@ -105,6 +109,33 @@ def confirmed(
     if limit is not None:
         statement = statement.limit(limit)
     return [IncidentRow(*row) for row in work.session.execute(statement)]
+
+
+def public_moments(
+    work: Work, *, before: datetime | None
+) -> Generator[tuple[datetime, int], None, None]:
+    """Yield when something public was said of an incident, and of which, newest first.
+
+    ``before`` leaves out what came later; the same instant is there.
+    """
+    words = (
+        select(IncidentUpdate.at.label("at"), IncidentUpdate.incident_id.label("id"))
+        .join(Incident, Incident.id == IncidentUpdate.incident_id)
+        .where(IncidentUpdate.visibility == "public", Incident.confirmed_at.is_not(None))
+    )
+    steps = [
+        select(at.label("at"), Incident.id.label("id")).where(
+            at.is_not(None), Incident.confirmed_at.is_not(None)
+        )
+        for at in (Incident.confirmed_at, Incident.closed_at)
+    ]
+    moments = union_all(words, *steps).subquery()
+    statement = select(moments.c.at, moments.c.id).order_by(moments.c.at.desc())
+    if before is not None:
+        statement = statement.where(moments.c.at <= before)
+    with work.session.execute(statement.execution_options(yield_per=200)) as rows:
+        for at, incident_id in rows:
+            yield at, int(incident_id)
 
 
 def report_of(work: Work, incident_id: int, *, with_contact: bool) -> ReportRow:

@@ -5,6 +5,8 @@ The public view has no names of people or partners, and no words that were not w
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.incidents import queries, receipts
@@ -87,13 +89,18 @@ def public_incidents(
     return _public(work, queries.confirmed(work, limit=limit, after=after))
 
 
+def public_incidents_of(work: Work, numbers: Collection[int]) -> list[PublicIncident]:
+    """Return those of ``numbers`` that were ever confirmed, to anybody, newest first."""
+    return _public(work, queries.confirmed(work, numbers=numbers))
+
+
 def public_incident(work: Work, incident_id: int) -> PublicIncident:
     """Return one confirmed incident to anybody.
 
     Raises:
         NotFound: none of that number was ever confirmed.
     """
-    rows = queries.confirmed(work, number=incident_id) if incident_id <= releases.MAX_ID else []
+    rows = queries.confirmed(work, numbers=[incident_id]) if incident_id <= releases.MAX_ID else []
     if not rows:
         raise queries.unknown(incident_id)
     return _public(work, rows)[0]

@@ -6,25 +6,16 @@ recorded is not guessed: no networks are, and inference is not counted here.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import (
-    ColumnElement,
-    String,
-    and_,
-    distinct,
-    func,
-    literal_column,
-    or_,
-    select,
-    type_coerce,
-)
+from sqlalchemy import func, select
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
+from stagerelease.downloads.days import Place, Span, last_days, list_days
 from stagerelease.downloads.tables import Download
 from stagerelease.evidence import service as evidence
 from stagerelease.evidence.queries import EvidenceRow
@@ -46,6 +37,7 @@ from stagerelease.releases import queries as releases
 from stagerelease.releases.queries import storable
 
 LONGEST = timedelta(days=366)
+FIRST_YEAR, LAST_YEAR = 1970, 9000
 Metric = Literal["anomalies", "downloads", "incidents"]
 
 
@@ -69,36 +61,46 @@ class UsageRow:
     @property
     def key(self) -> str:
         """Return the place of this row in the list."""
-        return f"{self.day}|{self.track_id}|{self.grant_id or ''}"
+        return self.place.key
+
+    @property
+    def place(self) -> Place:
+        """Return the day, the track and the grant."""
+        return Place(self.day, self.track_id, self.grant_id)
+
+    def plus(self, other: UsageRow) -> UsageRow:
+        """Return this row with what another source counted at the same place."""
+        counts = (f.name for f in fields(self) if f.name not in ("day", "track_id", "grant_id"))
+        return replace(self, **{n: getattr(self, n) + getattr(other, n) for n in counts})
 
 
-def _day(work: Work) -> ColumnElement[str]:
-    """Return the UTC day a delivery began, as ``YYYY-MM-DD``, in either database's words."""
-    began: Any = Download.started_at
-    if work.is_postgres:
-        # Written out: as parameters, PostgreSQL would not see that two of them are the same.
-        zone: ColumnElement[str] = literal_column("'UTC'")
-        form: ColumnElement[str] = literal_column("'YYYY-MM-DD'")
-        return type_coerce(func.to_char(func.timezone(zone, began), form), String)
-    return type_coerce(func.date(began), String)
+Source = Callable[[Work, Span], list[UsageRow]]
 
 
-def _figures(work: Work) -> Any:
-    return select(
-        _day(work),
-        Download.track_id,
-        Download.grant_id,
-        func.count(),
-        func.count(Download.completed_at),
-        func.count(distinct(Download.path)),
-        func.coalesce(func.sum(Download.bytes_sent), 0),
-        func.count(distinct(Download.token_id)),
-    ).group_by(_day(work), Download.track_id, Download.grant_id)
+def _downloads(work: Work, span: Span) -> list[UsageRow]:
+    return [
+        UsageRow(
+            *(row.place.day, row.place.track_id, row.place.grant_id),
+            *(row.deliveries, row.completed, row.files, row.bytes, row.tokens),
+        )
+        for row in list_days(work, span)
+    ]
 
 
-def _row(values: Any) -> UsageRow:
-    day, track_id, grant_id, *counts = values
-    return UsageRow(date.fromisoformat(day), track_id, grant_id, *(int(n) for n in counts))
+SOURCES: tuple[Source, ...] = (_downloads,)
+"""Where figures of use come from. Each returns the rows of a span in its order, at most its limit,
+with zero in what it does not count; rows of one day, track and grant are added up."""
+
+
+def _read(work: Work, span: Span) -> list[UsageRow]:
+    rows: dict[str, UsageRow] = {}
+    for source in SOURCES:
+        for row in source(work, span):
+            other = rows.get(row.key)
+            rows[row.key] = row if other is None else other.plus(row)
+    if len(SOURCES) == 1:
+        return list(rows.values())  # in order, and as many as asked for
+    return sorted(rows.values(), key=lambda row: row.place.order)[: span.limit]
 
 
 def check_window(
@@ -113,6 +115,8 @@ def check_window(
     since = since or until - timedelta(days=28)
     if since.tzinfo is None or until.tzinfo is None:
         sentence = "Say in which zone since and until are."
+    elif since.year < FIRST_YEAR or until.year > LAST_YEAR:
+        sentence = f"Years are {FIRST_YEAR} to {LAST_YEAR}."
     elif not since < until:
         sentence = "The window ends before it begins."
     elif until - since > LONGEST:
@@ -134,49 +138,45 @@ def usage(
 ) -> list[UsageRow]:
     """Return deliveries by day, track and grant, newest day first; ``after`` is a row's ``key``.
 
+    Days are whole UTC days: from the one ``since`` lies in to the one that ``until`` ends.
+
     Raises:
         Invalid: an unusable window.
         NotFound: there is no such track.
     """
     require(work.actor, Permission.USAGE_READ)
     since, until = check_window(work, since, until)
-    statement = _figures(work).where(Download.started_at >= since, Download.started_at < until)
-    if track_id is not None:
-        statement = statement.where(Download.track_id == releases.load_track(work, track_id).id)
-    if grant_id is not None:
-        if not storable(grant_id):
-            return []
-        statement = statement.where(Download.grant_id == grant_id)
-    elif track_id is None:
-        statement = statement.where(Download.track_id.in_(_all_tracks(work)))
-    if after is not None:
-        statement = statement.where(_behind(after))
-    grant = func.coalesce(Download.grant_id, "")
-    statement = statement.order_by(_day(work).desc(), Download.track_id, grant)
-    return [_row(values) for values in work.session.execute(statement.limit(limit))]
+    if grant_id is not None and not storable(grant_id):
+        return []
+    track = releases.load_track(work, track_id).id if track_id is not None else None
+    return _read(
+        work,
+        Span(
+            first=since.astimezone(UTC).date(),
+            last=_last_day(until),
+            track_ids=None if track is None else [track],
+            grant_id=grant_id,
+            after=None if after is None else _place(after),
+            limit=limit,
+        ),
+    )
 
 
-def _behind(after: str) -> ColumnElement[bool]:
+def _last_day(until: datetime) -> date:
+    """Return the day of the last instant before ``until``."""
+    return (until.astimezone(UTC) - timedelta(microseconds=1)).date()
+
+
+def _place(after: str) -> Place:
     day, _, rest = after.partition("|")
     track_id, _, grant_id = rest.partition("|")
     try:
-        midnight = datetime.fromisoformat(day).replace(tzinfo=UTC)
-        ends = midnight + DAY
-    except (ValueError, OverflowError) as error:
+        found = Place(date.fromisoformat(day), track_id, grant_id or None)
+    except ValueError as error:
         raise Invalid("after is the key of a row.", reason="page.after") from error
     if not storable(rest):
         raise Invalid("after is the key of a row.", reason="page.after")
-    grant = func.coalesce(Download.grant_id, "")
-    same_day = and_(Download.started_at >= midnight, Download.started_at < ends)
-    behind = or_(
-        Download.track_id > track_id, and_(Download.track_id == track_id, grant > grant_id)
-    )
-    return or_(Download.started_at < midnight, and_(same_day, behind))
-
-
-def _all_tracks(work: Work) -> list[str]:
-    """Return every track: the index on downloads is by track first, and there are not many."""
-    return [track.id for track in releases.list_tracks(work)]
+    return found
 
 
 def list_anomalies(
@@ -196,30 +196,23 @@ def list_anomalies(
     if not 1 <= days <= LONGEST.days:
         sentence = f"Between 1 and {LONGEST.days} days can be looked at."
         raise Invalid(sentence, reason="usage.window", fields=[FieldError("days", sentence)])
-    tracks = [releases.load_track(work, track_id).id] if track_id else _all_tracks(work)
+    tracks = [releases.load_track(work, track_id).id] if track_id else None
     return _anomalies(work, tracks, since=work.now - timedelta(days=days), until=work.now)[:limit]
 
 
 def _anomalies(
-    work: Work, track_ids: Collection[str], *, since: datetime, until: datetime
+    work: Work, track_ids: Collection[str] | None, *, since: datetime, until: datetime
 ) -> list[Anomaly]:
-    first = (since - HISTORY_DAYS * DAY).replace(hour=0, minute=0, second=0, microsecond=0)
-    rows = work.session.execute(
-        _figures(work)
-        .where(
-            Download.track_id.in_(sorted(track_ids)),
-            Download.started_at >= first,
-            Download.started_at < until,
-            Download.grant_id.is_not(None),
-        )
-        .order_by(_day(work))
-    )
+    start = since.astimezone(UTC).date()
+    first = start - HISTORY_DAYS * DAY
+    span = Span(first=first, last=_last_day(until), track_ids=track_ids, active_since=start)
     by_grant: dict[str, list[UsageRow]] = {}
-    for values in rows:
-        row = _row(values)
+    for row in reversed(_read(work, span)):
         by_grant.setdefault(str(row.grant_id), []).append(row)
-    recent = {g: r for g, r in by_grant.items() if r[-1].day >= since.date()}
-    before = _last_before(work, recent, first)
+    recent = {g: r for g, r in by_grant.items() if r[-1].day >= start}
+    # Only whose first day here may be reported can have been silent before it.
+    new = [grant_id for grant_id, rows in recent.items() if rows[0].day >= start]
+    before = last_days(work, new, before=start)
     found: list[Anomaly] = []
     for grant_id, begins, ends in _terms(work, recent):
         days = [
@@ -245,18 +238,6 @@ MOST_AT_ONCE = 500  # names in one statement: both databases limit them
 def _parts(names: Collection[str]) -> list[list[str]]:
     ordered = sorted(names)
     return [ordered[i : i + MOST_AT_ONCE] for i in range(0, len(ordered), MOST_AT_ONCE)]
-
-
-def _last_before(work: Work, grants: Collection[str], first: datetime) -> dict[str, date]:
-    found: dict[str, date] = {}
-    for part in _parts(grants):
-        rows = work.session.execute(
-            select(Download.grant_id, func.max(Download.started_at))
-            .where(Download.grant_id.in_(part), Download.started_at < first)
-            .group_by(Download.grant_id)
-        )
-        found |= {str(grant_id): at.date() for grant_id, at in rows}
-    return found
 
 
 def _terms(work: Work, grants: Collection[str]) -> list[tuple[str, datetime, datetime]]:

@@ -25,6 +25,8 @@ BACKOFF = (5, 30, 120, 600, 1800, 7200, 14400, 28800)
 """Seconds before the 2nd, 3rd, … attempt."""
 
 Handler = Callable[[Works, Mapping[str, Any]], None]
+GivenUp = Callable[[Work, Mapping[str, Any], str], None]
+"""What is noted, in the transaction that gives a job up: its payload and its last error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,9 @@ def claim(work: Work, worker: str) -> Claimed | None:
     return Claimed(job.id, job.kind, dict(job.payload), job.attempts, job.max_attempts)
 
 
-def _finish(works: Works, claimed: Claimed, worker: str, error: str | None) -> None:
+def _finish(
+    works: Works, claimed: Claimed, worker: str, error: str | None, given_up: GivenUp | None
+) -> None:
     with works.begin(SYSTEM, quiet=True) as work:
         job = work.session.get_one(Job, claimed.id, with_for_update=True)
         if job.leased_by != worker or job.state != "running":
@@ -72,15 +76,24 @@ def _finish(works: Works, claimed: Claimed, worker: str, error: str | None) -> N
         job.last_error = error[:2000]
         if claimed.attempts >= claimed.max_attempts:
             job.state, job.finished_at = "failed", work.now
+            if given_up is not None:
+                given_up(work, claimed.payload, error)
             return
         wait = BACKOFF[min(claimed.attempts, len(BACKOFF)) - 1]
         job.state, job.run_at = "queued", work.now + timedelta(seconds=wait)
 
 
-def run_one(works: Works, handlers: Mapping[str, Handler], worker: str) -> bool:
+def run_one(
+    works: Works,
+    handlers: Mapping[str, Handler],
+    worker: str,
+    *,
+    given_up: Mapping[str, GivenUp] | None = None,
+) -> bool:
     """Run one due job; return False when there was none.
 
-    A handler's exception is recorded on the job and does not leave this function.
+    A handler's exception is recorded on the job and does not leave this function. ``given_up``
+    says, by kind, what else is noted when the last attempt failed.
     """
     with works.begin(SYSTEM, read_only=True) as work:
         waiting = work.session.execute(
@@ -110,5 +123,5 @@ def run_one(works: Works, handlers: Mapping[str, Handler], worker: str) -> bool:
             error = f"{type(caught).__name__}: {caught}"
     if error is not None:
         log.warning("job failed", job=claimed.id, kind=claimed.kind, error=error)
-    _finish(works, claimed, worker, error)
+    _finish(works, claimed, worker, error, (given_up or {}).get(claimed.kind))
     return True

@@ -25,7 +25,7 @@ from stagerelease.releases.ladder import WITHDRAWN
 from stagerelease.releases.queries import HoldRow, TrackRow
 from stagerelease.releases.tables import Hold, StageEvent, Track
 
-MOST = 200
+MOST = 201  # a page of 200, and one more that tells another follows
 BATCH = 200
 """Moves read at once; those that are not public are passed over."""
 ARTIFACTS = {
@@ -60,6 +60,11 @@ class Entry:
     audience: str | None = None
     incident: int | None = None
 
+    @property
+    def place(self) -> tuple[datetime, str]:
+        """Return what orders entries: the instant, and among those of one instant the id."""
+        return self.at, self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -92,11 +97,19 @@ def timeline(
     work: Work,
     *,
     before: datetime | None = None,
+    before_id: str | None = None,
     limit: int = 50,
-    wanted: Wanted | None = None,
 ) -> list[Entry]:
-    """Return public entries, newest first, of which the oldest is before ``before``."""
-    return _read(work, wanted or Wanted(before=before), min(limit, MOST))
+    """Return public entries, newest first, at most ``limit``.
+
+    ``before`` leaves out what came at that instant or later; with ``before_id``, the id of an
+    entry of that instant, those of the instant that are behind it stay in.
+    """
+    limit = min(limit, MOST)
+    if before is None or before_id is None:
+        return _read(work, Wanted(before=before), limit)
+    found = _read(work, Wanted(until=before), limit + MOST)
+    return [entry for entry in found if entry.place < (before, before_id)][:limit]
 
 
 def stretch(
@@ -137,7 +150,6 @@ def _opened(after: str | None) -> tuple[datetime | None, int]:
 
 
 def _read(work: Work, wanted: Wanted, limit: int) -> list[Entry]:
-    # Sorting is stable: what happened at one instant keeps the order its source has.
     entries: list[Entry] = []
     if wanted.kind in (None, "release", "withdrawal"):
         entries += _moves(work, wanted, limit)
@@ -147,7 +159,7 @@ def _read(work: Work, wanted: Wanted, limit: int) -> list[Entry]:
         entries += _incidents(work, wanted)
     if wanted.repo_id is not None:
         entries = [entry for entry in entries if entry.repo_id == wanted.repo_id]
-    return sorted(entries, key=lambda e: e.at, reverse=True)[:limit]
+    return sorted(entries, key=lambda e: e.place, reverse=True)[:limit]
 
 
 def is_public(work: Work, track: TrackRow) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from stagerelease.db.work import Works
+from stagerelease.jobs.runner import GivenUp
 from stagerelease.kernel.actor import SYSTEM
 from stagerelease.notices import delivering, digest, mailing, posting
 from stagerelease.notices.mailing import MailServer, read_server
@@ -17,6 +18,8 @@ from stagerelease.settings import Settings
 
 log = structlog.get_logger(__name__)
 Handler = Callable[[Works, Mapping[str, Any]], None]
+GIVEN_UP: dict[str, GivenUp] = {"notices.mail": mailing.give_up}
+"""What becomes of a notice whose mail was tried for the last time."""
 
 
 def server_of(settings: Settings, link_key: bytes) -> MailServer | None:

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 import structlog
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from stagerelease.db.work import Works
+from stagerelease.db.work import Work, Works
 from stagerelease.identity.links import sign_link
 from stagerelease.identity.tables import MailLink, Person
 from stagerelease.kernel.actor import SYSTEM
@@ -137,7 +137,18 @@ def send(works: Works, payload: Mapping[str, Any], *, server: MailServer) -> Non
     _note(works, payload["notice"], state, error, address=address)
 
 
-def _address(work: Any, notice: Notice) -> str | None:
+def give_up(work: Work, payload: Mapping[str, Any], error: str) -> None:
+    """Note that a notice was tried for the last time: it has failed, until staff send it again.
+
+    The address is not marked: it was the server that could not take the mail.
+    """
+    notice = work.session.get(Notice, payload["notice"], with_for_update=True)
+    if notice is not None and notice.state == State.QUEUED:
+        notice.state = State.FAILED
+        notice.error = notice.error or one_line(error, 300)
+
+
+def _address(work: Work, notice: Notice) -> str | None:
     if notice.person_id is not None:
         person = work.session.get(Person, notice.person_id)
         return person.email if person is not None and person.disabled_at is None else None

@@ -28,7 +28,7 @@ class State(StrEnum):
     DIGEST = "digest"  # waits for the daily mail
     DIGESTED = "digested"
     OFF = "off"
-    FAILED = "failed"  # refused for good by the recipient's server
+    FAILED = "failed"  # refused for good, or tried for the last time; staff may send it again
 
 
 DIGEST_AFTER = timedelta(hours=24)

@@ -13,6 +13,7 @@ from stagerelease.notices.hooks import (
     rotate_secret,
 )
 from stagerelease.notices.reading import choose, list_notices, my_choices, my_notices
+from stagerelease.notices.resending import send_again
 
 __all__ = [
     "Entry",
@@ -28,6 +29,7 @@ __all__ = [
     "my_notices",
     "replay",
     "rotate_secret",
+    "send_again",
     "stretch",
     "timeline",
     "version_of",

@@ -180,6 +180,14 @@ WORDS: Mapping[str, Words] = {
         "Take it, or assign it.",
         "/staff/requests",
     ),
+    "request.received": Words(
+        "access",
+        "Your request for {repo_id} has arrived",
+        "Your request for {repo_id} waits for a reviewer.{missing}",
+        APPLICANT,
+        "If anything is missing, answer it on the request's page; the reviewers may ask more.",
+        "/requests/{id}",
+    ),
     "request.assigned": Words(
         "review",
         "An access request is yours to decide",

@@ -34,7 +34,6 @@ router = APIRouter(prefix="/api/v1/access-requests", tags=["access"])
 
 Id = Annotated[str, Path(max_length=64)]
 DryRun = Annotated[bool, Query(description="Do everything, then undo it.")]
-Answer = Annotated[str, Field(max_length=2000)]
 RepoId = Annotated[str, Field(min_length=1, max_length=200)]
 Secret = Annotated[str | None, Header(alias="X-Draft-Secret", max_length=200)]
 Seen = Annotated[int | None, Field(ge=1, description="The version of the request you looked at.")]
@@ -45,13 +44,10 @@ Typed = Annotated[
 
 
 class SubmitIn(In):
-    """A request for access; ``fields`` are the applicant's answers."""
+    """A request for access; ``fields`` are the answers, by the form's keys or labels."""
 
     repo_id: RepoId
-    fields: Annotated[
-        dict[Annotated[str, Field(max_length=100)], Answer],
-        Field(max_length=20, default_factory=dict),
-    ]
+    fields: Typed = Field(default_factory=dict)
 
 
 class DraftIn(In):
@@ -214,9 +210,12 @@ def decision_times(begin: BeginPublic) -> DecisionTimesOut:
 
 @router.post("", status_code=201)
 def submit(body: SubmitIn, begin: Begin) -> RequestOut:
-    """Ask for access. While a request waits, asking again answers with that one."""
+    """Ask for access with every answer the form needs: 422 names each that is missing or wrong.
+
+    While a request waits, asking again answers with that one.
+    """
     with begin() as work:
-        row = service.submit(work, repo_id=body.repo_id, answers=body.fields)
+        row = service.submit_whole(work, repo_id=body.repo_id, answers=body.fields)
         return RequestOut.model_validate(row)
 
 

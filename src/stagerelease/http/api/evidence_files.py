@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, BinaryIO
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from stagerelease.db.epoch import read_epoch
 from stagerelease.evidence import service
 from stagerelease.evidence.queries import AttachmentRow
 from stagerelease.http.begin import Begin, BeginPublic, BeginWork
+from stagerelease.http.watched import watched
 from stagerelease.http.wire import Instant, Out
+from stagerelease.kernel.errors import DomainError
 from stagerelease.storage.ports import BlobStore, LocalBlob, StoredBlob
 
 router = APIRouter(tags=["evidence"])
@@ -88,26 +93,61 @@ async def _pieces(request: Request) -> AsyncIterator[bytes]:
     response_model=None,
     responses={200: {"content": {BINARY: {"schema": _BYTES}}, "description": "The bytes."}},
 )
-def download_attachment(
+async def download_attachment(
     request: Request, evidence_id: Id, attachment_id: Id, begin: BeginPublic
 ) -> Response:
-    """Download an attached file; it is never shown as a page, whatever it holds."""
+    """Download an attached file; it is never shown as a page, whatever it holds.
+
+    Bytes in flight are cut, as those of weights are, when the caller may not have them any more.
+    """
     blobs: BlobStore = request.app.state.blobs
-    with begin(read_only=True) as work:
-        row = service.open_attachment(work, evidence_id, attachment_id)
+    opened = await run_in_threadpool(_open, begin, evidence_id, attachment_id)
+    row = opened.row
     headers = {
+        "Content-Type": BINARY,
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(row.filename, safe='')}",
         "Content-Security-Policy": "default-src 'none'; sandbox",
         "Cache-Control": "private, no-store",
         "Vary": "Authorization",
         "ETag": f'"{row.sha256}"',
     }
-    located = blobs.locate(row.sha256)
+    located = await run_in_threadpool(blobs.locate, row.sha256)
     if isinstance(located, LocalBlob):
-        return FileResponse(located.path, media_type=BINARY, headers=headers)
+        return watched(
+            request,
+            located,
+            headers,
+            recheck=lambda: _still(begin, row),
+            epoch=opened.epoch,
+            until=opened.until,
+        )
     # Bytes elsewhere pass through here: another origin would not send these headers.
     headers["Content-Length"] = str(row.size)
-    return StreamingResponse(_read(blobs.open(row.sha256)), media_type=BINARY, headers=headers)
+    return StreamingResponse(_read(blobs.open(row.sha256)), headers=headers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file that may be downloaded: until when at the latest, decided under which epoch."""
+
+    row: AttachmentRow
+    epoch: int
+    until: datetime | None
+
+
+def _open(begin: BeginWork, evidence_id: str, attachment_id: str) -> _Opened:
+    with begin(read_only=True) as work:
+        epoch = read_epoch(work.session.connection())
+        row = service.open_attachment(work, evidence_id, attachment_id)
+        return _Opened(row, epoch, work.actor.until)
+
+
+def _still(begin: BeginWork, row: AttachmentRow) -> tuple[bool, datetime | None]:
+    try:
+        again = _open(begin, row.evidence_id, row.id)
+    except DomainError:
+        return False, None
+    return again.row.sha256 == row.sha256, again.until
 
 
 def _read(reader: BinaryIO) -> Iterator[bytes]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime
 
@@ -24,6 +26,10 @@ BORN = "2019-02-14T00:00:00.000Z"
 """What an empty feed was last updated at: RFC 4287 asks for an instant."""
 
 Before = Annotated[AwareDatetime | None, Query(description="Only what is older than this.")]
+BeforeId = Annotated[
+    str | None,
+    Query(max_length=80, description="Of that instant, only what is behind this entry."),
+]
 Limit = Annotated[int, Query(ge=1, le=200)]
 
 
@@ -39,15 +45,49 @@ class EntryOut(Out):
     leaf_idx: int | None
 
 
-def _entries(begin: Any, before: Any, limit: int) -> list[Entry]:
-    with begin(read_only=True) as work:
-        return service.timeline(work, before=before, limit=limit)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which part of the timeline: entries behind an instant, or behind an entry of it."""
+
+    before: datetime | None
+    before_id: str | None
+    limit: int
+
+    def read(self, begin: Any) -> list[Entry]:
+        """Return the entries, and one more when there is one: it tells that a page follows."""
+        with begin(read_only=True) as work:
+            return service.timeline(
+                work, before=self.before, before_id=self.before_id, limit=self.limit + 1
+            )
+
+    def older(self, request: Request, entries: Sequence[Entry]) -> str | None:
+        """Return where what is behind these entries is, or None when nothing is."""
+        if len(entries) <= self.limit:
+            return None
+        last = entries[self.limit - 1]
+        at = last.at.astimezone(UTC).isoformat().replace("+00:00", "Z")  # to the microsecond
+        query = urlencode({"limit": self.limit, "before": at, "before_id": last.id})
+        return f"{origin_of(request)}{request.url.path}?{query}"
+
+
+def asked(before: Before = None, before_id: BeforeId = None, limit: Limit = 50) -> Asked:
+    """Read which part of the timeline is asked for."""
+    return Asked(before, before_id, limit)
+
+
+Part = Annotated[Asked, Depends(asked)]
 
 
 @router.get("/api/v1/timeline")
-def timeline(begin: BeginPublic, before: Before = None, limit: Limit = 50) -> list[EntryOut]:
+def timeline(
+    request: Request, response: Response, begin: BeginPublic, part: Part
+) -> list[EntryOut]:
     """List what was released, stopped and said, newest first."""
-    return [EntryOut.model_validate(entry) for entry in _entries(begin, before, limit)]
+    entries = part.read(begin)
+    older = part.older(request, entries)
+    if older:
+        response.headers["Link"] = f'<{older}>; rel="next"'
+    return [EntryOut.model_validate(entry) for entry in entries[: part.limit]]
 
 
 def _unchanged(request: Request, etag: str) -> bool:
@@ -75,19 +115,12 @@ def _link(origin: str, entry: Entry) -> str:
     return f"{origin}/{entry.repo_id}" if entry.repo_id else f"{origin}/"
 
 
-def _older(request: Request, entries: Sequence[Entry], limit: int) -> str | None:
-    if len(entries) < limit:
-        return None
-    path = f"{origin_of(request)}{request.url.path}"
-    return f"{path}?limit={limit}&before={iso(entries[-1].at)}"
-
-
 @router.get("/feed.atom", response_class=Response)
-def atom(
-    request: Request, begin: BeginPublic, before: Before = None, limit: Limit = 50
-) -> Response:
+def atom(request: Request, begin: BeginPublic, part: Part) -> Response:
     """Return the timeline as an Atom feed."""
-    entries = _entries(begin, before, limit)
+    entries = part.read(begin)
+    older = part.older(request, entries)
+    entries = entries[: part.limit]
     origin = origin_of(request)
     ElementTree.register_namespace("", ATOM)
 
@@ -100,7 +133,6 @@ def atom(
     add(feed, "updated", iso(entries[0].at) if entries else BORN)
     add(feed, "link", rel="self", href=f"{origin}/feed.atom", type="application/atom+xml")
     add(feed, "link", rel="alternate", href=f"{origin}/", type="text/html")
-    older = _older(request, entries, limit)
     if older:
         add(feed, "link", rel="next", href=older)
     author = ElementTree.SubElement(feed, f"{{{ATOM}}}author")
@@ -124,11 +156,11 @@ def _xml(text: str) -> str:
 
 
 @router.get("/feed.json", response_class=Response)
-def json_feed(
-    request: Request, begin: BeginPublic, before: Before = None, limit: Limit = 50
-) -> Response:
+def json_feed(request: Request, begin: BeginPublic, part: Part) -> Response:
     """Return the timeline as a JSON Feed 1.1."""
-    entries = _entries(begin, before, limit)
+    entries = part.read(begin)
+    older = part.older(request, entries)
+    entries = entries[: part.limit]
     origin = origin_of(request)
     feed: dict[str, Any] = {
         "version": "https://jsonfeed.org/version/1.1",
@@ -147,7 +179,6 @@ def json_feed(
             for entry in entries
         ],
     }
-    older = _older(request, entries, limit)
     if older:
         feed["next_url"] = older
     body = JSONResponse(feed).body

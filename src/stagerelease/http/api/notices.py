@@ -103,6 +103,19 @@ class ReplayOut(Out):
     deliveries: int
 
 
+class AgainIn(In):
+    """Which mail to send again: one failed notice, or all that failed of those since a time."""
+
+    notice_id: Annotated[str, Field(max_length=64)] | None = None
+    since: AwareDatetime | None = None
+
+
+class AgainOut(Out):
+    """How many notices were queued again."""
+
+    notices: int
+
+
 class ReasonIn(In):
     """Why a webhook stops."""
 
@@ -147,6 +160,13 @@ def list_notices(
         rows = service.list_notices(work, state=state, limit=page.limit + 1, after=page.after)
     part = keyset(request, response, rows, page, lambda row: row.id)
     return [StaffNoticeOut.model_validate(row) for row in part]
+
+
+@router.post("/notices/send-again")
+def send_again(body: AgainIn, begin: Begin) -> AgainOut:
+    """Send mail again that failed: refused by its server, or tried for the last time."""
+    with begin(quiet=True) as work:
+        return AgainOut(notices=service.send_again(work, **body.model_dump()))
 
 
 @router.get("/webhooks")

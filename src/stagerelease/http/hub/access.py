@@ -167,16 +167,18 @@ async def ask_access(request: Request, begin: Begin, ns: str, name: str) -> Resp
     """Store a request for access; asking again while it waits changes nothing.
 
     Fields are kept under the keys of the form in force where their names fit, else as they came;
-    what the form asks for and this body lacks is left open for the reviewer to ask.
+    what the form asks for and this body lacks is left open, as ``open_fields`` says and a notice
+    tells the applicant: this protocol has no way to show them the form.
     """
     answers = await _answers(request)
 
-    def ask() -> RequestRow:
+    def ask() -> tuple[RequestRow, tuple[str, ...]]:
         with begin() as work:
             entitlements.see(work, work.actor, f"{ns}/{name}")
-            return access.submit(work, repo_id=f"{ns}/{name}", answers=answers, origin=Origin.HUB)
+            row = access.submit(work, repo_id=f"{ns}/{name}", answers=answers, origin=Origin.HUB)
+            return row, access.request_page(work, row.id).open
 
-    row = await run_in_threadpool(ask)
+    row, missing = await run_in_threadpool(ask)
     if "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse(f"/{ns}/{name}", status_code=303)
-    return JSONResponse(_row(row))
+        return RedirectResponse(f"/requests/{row.id}", status_code=303)
+    return JSONResponse({**_row(row), "open_fields": list(missing)})

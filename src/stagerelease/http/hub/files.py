@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import mimetypes
 from urllib.parse import quote
 
@@ -16,10 +15,10 @@ from stagerelease.downloads import service as downloads
 from stagerelease.downloads.service import Ticket
 from stagerelease.entitlements import service as entitlements
 from stagerelease.http.begin import BeginPublic, BeginWork, bearer_of
-from stagerelease.http.delivery import ByteDelivery, accel_response
+from stagerelease.http.delivery import accel_response
 from stagerelease.http.hub.decisions import Decisions
 from stagerelease.http.hub.wire import speak_hub, split_after
-from stagerelease.http.sentinel import InFlight, Sentinel
+from stagerelease.http.watched import watched
 from stagerelease.kernel.digests import is_commit
 from stagerelease.kernel.errors import NotFound, Unavailable
 from stagerelease.storage.ports import BlobStore, LocalBlob, RemoteBlob
@@ -136,23 +135,20 @@ def _watched(
     request: Request, ticket: Ticket, located: LocalBlob, headers: dict[str, str]
 ) -> Response:
     works = request.app.state.works
-    sentinel: Sentinel = request.app.state.sentinel
-    flight = InFlight(
-        recheck=lambda: downloads.recheck(works, ticket),
-        until=ticket.until,
-        epoch=ticket.epoch,
-        loop=asyncio.get_running_loop(),
-    )
 
-    async def finish(first: int, sent: int, outcome: str) -> None:
-        sentinel.release(flight)
+    def done(first: int, sent: int, outcome: str) -> None:
         if ticket.download_id is not None:
-            await run_in_threadpool(
-                downloads.finish, works, ticket.download_id, first=first, sent=sent, outcome=outcome
-            )
+            downloads.finish(works, ticket.download_id, first=first, sent=sent, outcome=outcome)
 
-    sentinel.admit(flight)
-    return ByteDelivery(request, located, headers, cut=flight.cut, finish=finish)
+    return watched(
+        request,
+        located,
+        headers,
+        recheck=lambda: downloads.recheck(works, ticket),
+        epoch=ticket.epoch,
+        until=ticket.until,
+        done=done,
+    )
 
 
 @router.get("/{alias}/resolve/{rest:path}", response_model=None)

@@ -49,6 +49,31 @@
       window.addEventListener("pageshow", () => { delete form.dataset.sent; }, { once: true });
     });
   }
+  // A draft that was saved once saves itself from then on, ten seconds after it was changed. Before
+  // that nothing typed leaves the browser unasked.
+  for (const button of document.querySelectorAll('button[name="_do"][value="save"]')) {
+    const form = button.form;
+    const address = form.getAttribute("action");
+    if (!document.querySelector(`form[action="${CSS.escape(`${address}/discard`)}"]`)) continue;
+    const note = document.createElement("p");
+    note.setAttribute("aria-live", "polite");
+    button.parentElement.after(note);
+    let waiting = 0;
+    const save = async () => {
+      waiting = 0;
+      const body = new URLSearchParams(new FormData(form));
+      body.set("_do", "save");
+      try {
+        const answer = await fetch(address, { method: "POST", body });
+        if (!answer.ok) throw new Error(String(answer.status));
+        note.textContent = `Draft saved at ${new Date().toLocaleTimeString()}.`;
+      } catch {
+        note.textContent = "The draft could not be saved by itself just now. Press Save draft.";
+      }
+    };
+    form.addEventListener("input", () => { waiting ||= setTimeout(save, 10000); });
+    form.addEventListener("submit", () => { clearTimeout(waiting); });
+  }
   // After a refusal the list of what is wrong is where one reads on.
   const summary = document.getElementById("errors");
   if (summary) summary.focus();
