@@ -53,6 +53,7 @@ class CompletionIn(_In):
     logprobs: int | None = None
     echo: bool = False
     stream: bool = False
+    cache_salt: Annotated[str, StringConstraints(max_length=200)] = ""
     stagerelease: ExtensionIn | None = None
 
 
@@ -110,6 +111,7 @@ def job_of(body: CompletionIn, checkpoint: Checkpoint) -> Job:
         stop=[body.stop] if isinstance(body.stop, str) else body.stop or [],
         logprobs=body.logprobs,
         echo=body.echo,
+        cache_salt=body.cache_salt,
     )
 
 

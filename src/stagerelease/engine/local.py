@@ -33,6 +33,7 @@ from stagerelease.engine.ports import (
     Prompt,
     ScoredToken,
 )
+from stagerelease.engine.rules import require_sound, require_texts
 from stagerelease.engine.runner import Runner
 from stagerelease.engine.shelf import Room, Shelf
 from stagerelease.kernel.errors import DomainError, Invalid, Unavailable
@@ -102,6 +103,7 @@ class LocalEngine:
 
     async def generate(self, job: Job) -> AsyncGenerator[Event, None]:
         """See ``Engine.generate``."""
+        require_sound(job)
         stream = Stream(asyncio.get_running_loop())
         async with self._borrow(job.checkpoint) as runner:
             answers = await self._answers(runner, job, stream)
@@ -128,6 +130,7 @@ class LocalEngine:
         self, checkpoint: Checkpoint, texts: Sequence[Prompt], *, top: int = 0
     ) -> tuple[tuple[ScoredToken, ...], ...]:
         """See ``Engine.score``."""
+        require_texts(texts, top)
         stream = Stream(asyncio.get_running_loop())
         job = Job(checkpoint, texts, max_tokens=0)
         async with self._borrow(checkpoint) as runner:

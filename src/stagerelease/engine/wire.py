@@ -78,6 +78,8 @@ def wider_sampling(job: Job) -> dict[str, Any]:
         wider["min_p"] = sampling.min_p
     if sampling.repetition_penalty != 1:
         wider["repetition_penalty"] = sampling.repetition_penalty
+    if job.cache_salt:
+        wider["cache_salt"] = job.cache_salt  # as vLLM calls it too
     return wider
 
 

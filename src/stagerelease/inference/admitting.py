@@ -40,6 +40,7 @@ from stagerelease.inference.rules import (
 )
 from stagerelease.inference.tables import InferenceMeter, InferenceRequest
 from stagerelease.kernel.actor import ANONYMOUS, SYSTEM, Actor
+from stagerelease.kernel.digests import sha256_hex
 from stagerelease.kernel.errors import DomainError, Invalid, Unauthenticated
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
@@ -82,7 +83,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """A request let through: which model, under what, how much, and what the caller is told."""
+    """A request let through: which model, under what, how much, and what the caller is told.
+
+    ``cache_salt`` names the caller to the engine without saying who it is: what is computed for one
+    caller's prompt never makes another's answer come sooner.
+    """
 
     request_id: str
     at: datetime
@@ -96,6 +101,7 @@ class Permit:
     prompt_logging: bool
     limits: Limits
     left: tuple[Left, ...]
+    cache_salt: str
 
 
 def prepare(work: Work, contexts: Contexts, asked: Asked, house: House) -> Permit:
@@ -152,6 +158,7 @@ def prepare(work: Work, contexts: Contexts, asked: Asked, house: House) -> Permi
         prompt_logging=kept,
         limits=limits,
         left=left_of(meter, limits, work.now),
+        cache_salt=sha256_hex(f"{row.holder}/{work.actor.id}".encode())[:32],
     )
 
 

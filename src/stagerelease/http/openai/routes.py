@@ -128,6 +128,7 @@ def _job(
         stop=body.stops,
         logprobs=logprobs,
         echo=echo,
+        cache_salt=permit.cache_salt,
     )
 
 
