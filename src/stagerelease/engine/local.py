@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import structlog
@@ -54,8 +55,13 @@ def default_dtype() -> Dtype:
 
 
 def default_memory() -> int:
-    """Return six tenths of this machine's memory, in bytes."""
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 0.6)
+    """Return six tenths of the memory this process may use, in bytes: the machine's, or less where
+    a container has less (cgroup v2, ``memory.max``).
+    """
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    given = limit.read_text().strip() if limit.is_file() else ""
+    return int(min(most, int(given)) * 0.6) if given.isdigit() else int(most * 0.6)
 
 
 @dataclass(frozen=True, slots=True)
