@@ -241,7 +241,7 @@ def support(logits: Tensor, s: Sampling) -> set[int]:
         (Sampling(min_p=0.2), MinPLogitsWarper(0.2)),
         (Sampling(min_p=0.9), MinPLogitsWarper(0.9)),
     ],
-    ids=str,
+    ids=lambda one: str(one) if isinstance(one, Sampling) else type(one).__name__,
 )
 def test_the_same_tokens_are_left_as_by_transformers(given_sampling: Sampling, warper: Any) -> None:
     for seed in range(2):
