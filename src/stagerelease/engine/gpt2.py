@@ -119,8 +119,7 @@ class Store:
 
     def wipe(self, slot: int, count: int) -> None:
         """Make the first ``count`` tokens of a slot zeros."""
-        for plane in (*self.keys, *self.values):
-            plane[slot, :, :count].zero_()
+        self.pool[:, :, slot, :, :count] = 0
 
     def copy(self, source: int, target: int, count: int) -> None:
         """Copy the first ``count`` tokens of one slot to another."""
