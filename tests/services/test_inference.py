@@ -78,11 +78,18 @@ CONFIG = json.dumps({"n_positions": 128}).encode()
 
 
 @pytest.fixture(scope="session")
-def laid_down(partnered: Partnered) -> Partnered:
-    """Put a model at the partner stage, with lab-a's grant to ask it, into this module's world."""
-    engine = make_engine(partnered.url, pool_size=2)
+def laid_down(
+    partnered: Partnered, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Partnered]:
+    """Put a model at the partner stage, with lab-a's grant to ask it, into a copy of the world."""
+    with partnered.copied(tmp_path_factory.mktemp("uses")) as url:
+        yield Partnered(url, lay_down(url, partnered), partnered.server)
+
+
+def lay_down(url: str, partnered: Partnered) -> World:
+    engine = make_engine(url, pool_size=2)
     works = Works(engine, SetClock(START))
-    made = World(works, partnered.world.tokens)
+    made = World(works, dict(partnered.world.tokens))
     digest = hashlib.sha256(CONFIG).hexdigest()
     with works.begin(OPERATOR) as work:
         version = record_version(work, PLAN)
@@ -109,7 +116,7 @@ def laid_down(partnered: Partnered) -> Partnered:
     made.sign("ann", "model-sharing", organisation="lab-a")
     made.issue(permissions=["infer"])
     engine.dispose()
-    return Partnered(partnered.url, made, partnered.server)
+    return made
 
 
 @pytest.fixture
