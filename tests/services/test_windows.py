@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,12 @@ SIZE = 5 * WINDOW + 4097
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "blob"
-    path.write_bytes(os.urandom(SIZE))
-    return path
+def file() -> Iterator[Path]:
+    """Give a file on a disk: what lies in memory anyway cannot be forgotten by the kernel."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        path = Path(directory) / "blob"
+        path.write_bytes(os.urandom(SIZE))
+        yield path
 
 
 def read_all(reader: MappedReader | CopiedReader, start: int, end: int) -> bytes:
