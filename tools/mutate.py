@@ -2,6 +2,7 @@
 
     python tools/mutate.py                     every mutant of the gates and the release rules
     python tools/mutate.py --sample 60         so many of them, drawn with --seed
+    python tools/mutate.py --group partners    the rules of another slice, with its tests
     python tools/mutate.py FILE ... --tests T  other files and tests
 
 Each mutant is one change of one operator, comparison, constant or word such as min/max, any/all. It
@@ -38,6 +39,27 @@ FILES = (
     *(f"{RELEASES}/gates/{n}.py" for n in ("deciding", "measured", "others", "standing")),
 )
 TESTS = ("tests/rules/test_gates.py", "tests/rules/test_promotion_rules.py")
+RULES = "tests/rules/test_{}.py"
+GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "releases": (FILES, TESTS),
+    "access": (
+        tuple(f"src/stagerelease/access/{n}.py" for n in ("rules", "answers", "forms", "abuse")),
+        tuple(RULES.format(f"access_{n}") for n in ("bounds", "rules", "forms")),
+    ),
+    "partners": (("src/stagerelease/partners/rules.py",), (RULES.format("partner_rules"),)),
+    "entitlements": (
+        ("src/stagerelease/entitlements/rules.py",),
+        (RULES.format("entitlement_rules"),),
+    ),
+    "incidents": (
+        tuple(f"src/stagerelease/incidents/{n}.py" for n in ("rules", "anomalies")),
+        (RULES.format("anomalies"), RULES.format("incident_rules")),
+    ),
+    "evidence": (
+        tuple(f"src/stagerelease/evidence/{n}.py" for n in ("rules", "measure")),
+        (RULES.format("evidence_rules"),),
+    ),
+}
 TIME_LIMIT = 120
 settings.register_profile("mutate", derandomize=True, deadline=None, database=None, max_examples=50)
 settings.load_profile("mutate")
@@ -210,13 +232,16 @@ def verdicts(found: Sequence[Mutant], tests: Sequence[str], workers: int) -> Ite
 def main() -> int:
     """Run the mutants asked for; return 1 when fewer than ``--least`` percent were seen."""
     parser = argparse.ArgumentParser(description="Count how many broken rules the tests see.")
-    parser.add_argument("files", nargs="*", default=FILES)
-    parser.add_argument("--tests", nargs="+", default=TESTS)
+    parser.add_argument("files", nargs="*")
+    parser.add_argument("--group", choices=GROUPS, default="releases")
+    parser.add_argument("--tests", nargs="+")
     parser.add_argument("--sample", type=int, default=0, help="only so many, drawn at random")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--least", type=float, default=90.0, help="percent that must be seen")
     asked = parser.parse_args()
+    files, tests = GROUPS[asked.group]
+    asked.files, asked.tests = asked.files or files, asked.tests or tests
     os.chdir(ROOT)
     found = [mutant for file in asked.files for mutant in mutants(file)]
     if asked.sample:
