@@ -85,7 +85,18 @@ class Batching(RuleBasedStateMachine):
     def add(
         self, family: int, length: int, turn: int, more: int, n: int, salt: str, fresh: bool
     ) -> None:
-        tokens = prompt_of(family, length, turn)
+        self._add(prompt_of(family, length, turn), more, n, salt, fresh)
+
+    @precondition(lambda self: self.told)
+    @rule(which=st.integers(0, 100), more=st.integers(1, CHUNK))
+    def go_on(self, which: int, more: int) -> None:
+        """Ask again with all that was said before, the answer too."""
+        before = list(self.told.values())[which % len(self.told)].line
+        if len(before.tokens) < LONGEST - 1:
+            self._add([*before.tokens, 1], more, 1, before.salt, fresh=False)
+
+    def _add(self, tokens: list[int], more: int, n: int, salt: str, fresh: bool) -> None:
+        length = len(tokens)
         most = min(LONGEST, length + more)
         lines: list[Line] = []
         for _ in range(n):
@@ -363,12 +374,15 @@ def test_a_whole_prompt_in_store_still_computes_its_last_chunk() -> None:
         scheduler.drop(one)
 
 
-def test_no_answer_is_used_again_since_its_tokens_were_computed_one_by_one() -> None:
-    scheduler = Scheduler(slots=1, room=10_000, queue=10)
-    first = line(CHUNK, CHUNK)
+@pytest.mark.parametrize("ended", [True, False])
+def test_no_answer_is_used_again_since_its_tokens_were_computed_one_by_one(ended: bool) -> None:
+    scheduler = Scheduler(slots=2, room=10_000, queue=10)
+    first = line(CHUNK + 10, 3 * CHUNK)
     scheduler.add([first])
-    steps(scheduler, CHUNK)
-    scheduler.drop(first)
+    steps(scheduler, 2 * CHUNK)
+    assert first.computed > 2 * CHUNK
+    if ended:
+        scheduler.drop(first)
     more = Line([*first.tokens, 1, 2, 3], len(first.tokens) + 3, 400)
     scheduler.add([more])
     steps(scheduler)

@@ -546,3 +546,80 @@ def test_precision_falls_with_the_base_rate(sensitivity, specificity, one, other
 
 def test_the_words_of_a_status_are_the_four():
     assert tuple(FactStatus) == ("verified", "reported", "computed", "recalled")
+
+
+# --- bounds, from both sides ---------------------------------------------------------------------
+
+USERS = NewEvidence(
+    type="benefit",
+    metric="users",
+    title="Readers it helped",
+    subject_sha256="a" * 64,
+    source="https://example.org/survey",
+    fact_status="verified",
+    measured_at=THEN,
+    value=10,
+    unit="count",
+    conditions={"audience": "readers", "counted_from": "survey"},
+)
+
+
+def fields_wrong(new: NewEvidence) -> set[str]:
+    """Return the fields that are wrong with a piece."""
+    try:
+        check(new, NOW)
+    except Invalid as refused:
+        return {error.field for error in refused.fields}
+    return set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({}, set()),
+        ({"value": 0}, set()),
+        ({"value": 2**53}, set()),
+        ({"value": 2**53 + 2}, {"value"}),
+        ({"value": 1.5}, {"value"}),
+        ({"value": -1}, {"value"}),
+        ({"value": math.inf}, {"value"}),
+        ({"value": 10**400}, {"value"}),
+        ({"value": True}, {"value"}),
+        ({"n": 1}, set()),
+        ({"n": 2**53}, set()),
+        ({"n": 2**53 + 1}, {"n"}),
+        ({"n": 0}, {"n"}),
+        ({"n": True}, {"n"}),
+        ({"interval": (9.5, 10.5), "interval_level": 95}, set()),  # around a whole number
+        ({"interval": (10, 10), "interval_level": 95}, set()),
+        ({"interval": (10.5, 11), "interval_level": 95}, {"interval"}),
+        ({"interval": (9, 9.5), "interval_level": 95}, {"interval"}),
+        ({"interval": (9, 11), "interval_level": 100}, {"interval_level"}),
+        ({"interval": (9, 11), "interval_level": 0}, {"interval_level"}),
+        ({"interval": (9, 11)}, {"interval_level"}),
+        ({"interval_level": 95}, {"interval"}),
+    ],
+)
+def test_a_count_is_a_whole_number_and_its_interval_need_not_be(changes, wrong):
+    assert fields_wrong(replace(USERS, **changes)) == wrong
+
+
+@pytest.mark.parametrize(("unit", "words"), [("cows", "not in 'cows'"), (None, "none is given")])
+def test_a_wrong_unit_is_said_and_a_missing_one_too(unit, words):
+    with pytest.raises(Invalid) as refused:
+        check(replace(USERS, unit=unit), NOW)
+    (error,) = refused.value.fields
+    assert error.field == "unit"
+    assert words in error.sentence
+
+
+def with_condition(value: object) -> NewEvidence:
+    """Return a finding on who is behind a misuse: ``actor_tier`` is a whole number from 1 to 3."""
+    return replace(FOUND, conditions={**FOUND.conditions, "actor_tier": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "fine"), [(1, True), (3, True), (0, False), (4, False), (1.5, False), (True, False)]
+)
+def test_a_condition_is_whole_and_within_its_range(value, fine):
+    assert fields_wrong(with_condition(value)) == (set() if fine else {"conditions.actor_tier"})

@@ -70,7 +70,10 @@ def open_checkpoint(blobs: BlobStore, checkpoint: Checkpoint) -> Opened:
     for name in names:
         if name not in checkpoint.files:
             raise _missing(checkpoint, name)
-        weights |= _mapped(blobs, checkpoint.files[name])
+        try:
+            weights |= _mapped(blobs, checkpoint.files[name])
+        except NotFound as error:
+            raise _missing(checkpoint, name) from error
     if config.get("tie_word_embeddings", True):
         weights.pop(_HEAD, None)
     _check(checkpoint, weights, _expected(shape, config))

@@ -109,7 +109,7 @@ def make_linear(
             "bf16": lambda: Packed(weight, bias, gelu=gelu, dtype=torch.bfloat16),
             "int8": lambda: Int8(weight, bias, gelu=gelu),
         }
-        packed = _checked(made[dtype], weight, bias, gelu=gelu, dtype=dtype)
+        packed = checked(made[dtype], weight, bias, gelu=gelu, dtype=dtype)
         if packed is not None:
             return packed, size
     plain = Plain(weight.to(kept), None if bias is None else bias.to(kept), gelu=gelu)
@@ -120,7 +120,7 @@ _AGREES: dict[Dtype, float] = {"fp32": 1e-4, "bf16": 3e-2, "int8": 6e-2}
 """Largest relative distance to the plain product in fp32 that rounding can explain."""
 
 
-def _checked(
+def checked(
     make: Callable[[], Linear], weight: Tensor, bias: Tensor | None, *, gelu: bool, dtype: Dtype
 ) -> Linear | None:
     """Return the packed product if this machine has it and it computes the same, else None."""

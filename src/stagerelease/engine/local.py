@@ -157,7 +157,8 @@ class LocalEngine:
 
     async def state(self) -> EngineState:
         """See ``Engine.state``."""
-        figures = self._shelf.counts() + self._counts
+        figures = self._shelf.counts()
+        figures.update(self._counts)
         running = waiting = 0
         for runner in self._shelf.runners():
             scheduler = runner.scheduler
