@@ -20,6 +20,7 @@ from stagerelease.evidence import service as evidence_service
 from stagerelease.identity import service as identity
 from stagerelease.incidents import service, watching
 from stagerelease.incidents.watching import UsageRow
+from stagerelease.inference.tables import InferenceRequest
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.kernel.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from stagerelease.kernel.ids import new_id
@@ -300,8 +301,33 @@ def test_end_of_term_uses_the_grants_own_dates(secured, clock):
     assert found.figures["days_left"] == 3
 
 
+def asked(secured, at, grant, *, number, outcome):
+    """Record a request that a model answered, or (``outcome`` None) is still answering."""
+    with secured.works.begin(OPERATOR, quiet=True) as work:
+        work.session.add(
+            InferenceRequest(
+                id=f"inf_{number}",
+                holder=f"grant:{grant.id}",
+                grant_id=grant.id,
+                track_id=secured.track_id,
+                revision_id=releases.load_track(work, secured.track_id).revision_id,
+                kind="completion",
+                sequences=1,
+                reserved_tokens=9,
+                started_at=at,
+                expires_at=at + DAY,
+                ended_at=at if outcome else None,
+                outcome=outcome,
+                prompt_tokens=2,
+                completion_tokens=7,
+                milliseconds=5,
+            )
+        )
+
+
 @pytest.mark.parametrize(
-    ("metric", "value"), [("downloads", 2.0), ("anomalies", 0.0), ("incidents", 1.0)]
+    ("metric", "value"),
+    [("downloads", 2.0), ("anomalies", 0.0), ("incidents", 1.0), ("inference_requests", 3.0)],
 )
 def test_monitoring_evidence_is_drafted_from_the_figures(secured, clock, metric, value):
     grant = secured.granted()
@@ -309,6 +335,8 @@ def test_monitoring_evidence_is_drafted_from_the_figures(secured, clock, metric,
     deliver(secured, clock.now(), grant=grant)
     deliver(secured, clock.now(), grant=grant, whole=False)
     confirmed(secured, blocking=False)
+    for number, outcome in enumerate(["completed", "completed", "cut", None]):
+        asked(secured, clock.now(), grant, number=number, outcome=outcome)
     clock.move(7 * DAY)
     with secured.begin("sam") as work:
         row = service.draft_monitoring(work, track_id=secured.track_id, metric=metric)
@@ -317,7 +345,7 @@ def test_monitoring_evidence_is_drafted_from_the_figures(secured, clock, metric,
     )
     assert row.conditions["window_days"] == 28
     assert "2 completed downloads, 300 bytes sent" in row.caveat
-    assert "inference are not seen" in row.caveat
+    assert "3 requests answered with 21 tokens under 1 grants" in row.caveat
     with secured.begin("sam") as work:
         submitted = evidence_service.submit(work, row.id)
         assert submitted.state == "submitted"

@@ -1,7 +1,7 @@
 """Use cases of watching: who was delivered how much, what stands out, and evidence drafted of it.
 
-Figures come from the deliveries this service recorded, by the UTC day each began. What is not
-recorded is not guessed: no networks are, and inference is not counted here.
+Figures come from the deliveries this service recorded, by the UTC day each began, and from the
+requests its models answered. What is not recorded is not guessed: no networks are.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from stagerelease.incidents.anomalies import (
     find_anomalies,
 )
 from stagerelease.incidents.queries import covering_since
+from stagerelease.inference.queries import asked_of_track
 from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import FieldError, Invalid
 from stagerelease.partners.tables import Grant
@@ -38,7 +39,7 @@ from stagerelease.releases.queries import storable
 
 LONGEST = timedelta(days=366)
 FIRST_YEAR, LAST_YEAR = 1970, 9000
-Metric = Literal["anomalies", "downloads", "incidents"]
+Metric = Literal["anomalies", "downloads", "incidents", "inference_requests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,11 +279,13 @@ def draft_monitoring(
         .where(Download.started_at >= since, Download.started_at < until)
     ).one()
     incidents = covering_since(work, track, since=since, until=until)
+    requests, written, askers = asked_of_track(work, track.id, since, until)
     standing_out = {anomaly.grant_id for anomaly in anomalies}
     values = {
         "anomalies": len(standing_out),
         "downloads": int(completed),
         "incidents": incidents,
+        "inference_requests": requests,
     }
     window = f"{iso(since)} to {iso(until)}"
     return evidence.draft(
@@ -292,20 +295,21 @@ def draft_monitoring(
             metric=metric,
             title=f"Use of {track.repo_id} ({track.kind}), {since:%Y-%m-%d} to {until:%Y-%m-%d}",
             subject_sha256=catalog.load_revision(work, track.revision_id).manifest_sha256,
-            source=f"Deliveries and incidents recorded here, {window}, on track {track.id}.",
+            source=f"Deliveries, requests and incidents recorded here, {window}, track {track.id}.",
             fact_status="computed",
             measured_at=until,
             value=float(values[metric]),
             unit="count",
             conditions={
                 "window_days": round((until - since) / DAY, 3),
-                "counted_from": "deliveries recorded by this service, by the UTC day they began",
+                "counted_from": "deliveries and requests recorded here, by the day they began",
                 "method": "rules: spike, after_silence, end_of_term, many_tokens",
             },
             caveat=(
                 f"In this window: {completed} completed downloads, {int(sent):,} bytes sent, "
                 f"{len(anomalies)} findings on {len(standing_out)} grants, {incidents} incidents "
-                "confirmed. Copies passed on outside this service and inference are not seen here."
+                f"confirmed, {requests:,} requests answered with {written:,} tokens under {askers} "
+                "grants. Copies passed on outside this service are not seen here."
             ),
         ),
     )

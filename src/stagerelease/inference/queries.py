@@ -144,6 +144,28 @@ def usage_by_grant(work: Work, since: datetime, until: datetime) -> dict[str, Gr
     return {str(r[0]): GrantUse(str(r[0]), *map(int, r[1:])) for r in rows}
 
 
+def asked_of_track(
+    work: Work, track_id: str, since: datetime, until: datetime
+) -> tuple[int, int, int]:
+    """Return how much a track was asked between two instants: requests, tokens written, and under
+    how many grants; for watchers above.
+    """
+    request = InferenceRequest
+    row = work.session.execute(
+        select(
+            func.count(),
+            func.coalesce(func.sum(request.completion_tokens), 0),
+            func.count(request.grant_id.distinct()),
+        ).where(
+            request.track_id == track_id,
+            request.started_at >= since,
+            request.started_at < until,
+            request.outcome.is_not(None),
+        )
+    ).one()
+    return int(row[0]), int(row[1]), int(row[2])
+
+
 def find_limits(work: Work, grant_id: str) -> LimitsRow | None:
     """Return a grant's own limits or those of the grant it renews, or None."""
     seen = 0

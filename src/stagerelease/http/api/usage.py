@@ -48,7 +48,7 @@ class MonitoringIn(In):
     """Which figures of which window become a draft of evidence."""
 
     track_id: Annotated[str, Field(min_length=1, max_length=64)]
-    metric: Literal["anomalies", "downloads", "incidents"] = "anomalies"
+    metric: Literal["anomalies", "downloads", "incidents", "inference_requests"] = "anomalies"
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
 
