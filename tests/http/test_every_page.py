@@ -94,6 +94,12 @@ TABLE = {
     f"POST {ONE}/approve": Row(OFFICERS, {"until": ""}),
     f"POST {ONE}/reject": Row(OFFICERS, {"reason": ""}),
     "POST /sign-out": Row(EVERYONE),
+    "POST /step-up": Row(KNOWN, {"target": "//evil.example", "method": "post"}),
+    "POST /step-up/link": Row(KNOWN, {"target": "/me", "method": "get"}),
+    "GET /step-up/confirm": Row(KNOWN),
+    "POST /step-up/confirm": Row(KNOWN, {"t": "x"}),
+    "POST /step-up/passkey/options": Row(KNOWN),
+    "POST /step-up/passkey": Row(KNOWN, {"ceremony": "x", "credential": "{}"}),
     "POST /me/sessions/close": Row(KNOWN),
 }
 LAST = ("/withdraw", "/revoke", "/sign-out", "/sessions/close")

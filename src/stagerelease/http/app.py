@@ -22,6 +22,7 @@ from stagerelease.http.pages import LAST as LAST_PAGES
 from stagerelease.http.pages import ROUTERS as PAGE_ROUTERS
 from stagerelease.http.pages.demo import read_demo
 from stagerelease.http.pages.failing import problem_page
+from stagerelease.http.pages.slowly import install_slow
 from stagerelease.http.ports import Ports
 from stagerelease.http.problems import Problem, install_problems
 from stagerelease.http.sentinel import Sentinel
@@ -77,6 +78,7 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.decisions = Decisions(app.state.sentinel, ports.works.clock.now)
     app.state.edge_watch = EdgeWatch(ports.works)
     install_problems(app)
+    install_slow(app)
     # Routes are tried in order: the hottest one, a file by ``resolve``, comes first.
     for router in (FILES, *API_ROUTERS, *PAGE_ROUTERS, *HUB_ROUTERS, LAST_PAGES):
         app.include_router(router)

@@ -18,6 +18,7 @@ from stagerelease.kernel.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    ProofNeeded,
     Stale,
     TooLarge,
     TooMany,
@@ -28,6 +29,7 @@ from stagerelease.kernel.errors import (
 STATUS: dict[type[DomainError], int] = {
     Invalid: 422,
     Unauthenticated: 401,
+    ProofNeeded: 403,
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,

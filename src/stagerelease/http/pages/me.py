@@ -72,7 +72,7 @@ def make_token(request: Request, begin: BeginPage, sent: Sent) -> Response:
     """Make a download token and show it, this once."""
     name, lasts = sent.get("name"), sent.get("lasts")
     try:
-        with begin() as work:
+        with begin(proved=True) as work:
             if not name or lasts not in LASTS:
                 wrong = "name" if not name else "lasts"
                 sentence = "Give the token a name." if not name else "Choose how long it lasts."
