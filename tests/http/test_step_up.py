@@ -15,7 +15,7 @@ from stagerelease.jobs.tables import Job
 
 STALE = timedelta(minutes=5)
 NAME = "laptop & <b>“one”</b>"
-TOKEN = {"name": NAME, "lasts": "90"}
+TOKEN = {"name": NAME, "lasts": "90", "scope": "download"}
 PASSWORD = "four unrelated plain words"
 
 

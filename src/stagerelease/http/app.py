@@ -30,7 +30,7 @@ from stagerelease.http.sentinel import Sentinel
 # The routes that stream their own bodies and enforce their own limits.
 UNLIMITED = re.compile(
     r"/api/uploads/|/api/models/[^/]+/[^/]+/commit/|/api/models/[^/]+/[^/]+/preupload/"
-    r"|/api/v1/evidence/[^/]+/attachments\Z"
+    r"|/api/v1/evidence/[^/]+/attachments\Z|/me/evidence/[^/]+/attachments\Z"
 )
 
 

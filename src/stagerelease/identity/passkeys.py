@@ -30,15 +30,18 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+from stagerelease.db.counting import count_in
 from stagerelease.db.work import Work
 from stagerelease.identity import queries
 from stagerelease.identity.tables import Ceremony, Passkey
-from stagerelease.kernel.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from stagerelease.kernel.errors import Conflict, FieldError, Forbidden, Invalid, NotFound, TooMany
 from stagerelease.kernel.ids import new_id, new_salt
 from stagerelease.ledger import service as ledger
 
 LIFETIME = timedelta(minutes=2)
 MOST = 20
+WINDOW, PER_NETWORK = timedelta(minutes=15), 200
+"""Sign-ins begun, whether they come to anything or not."""
 LONGEST_NAME = 60
 AGAIN = "Try again; if your browser asks, choose the passkey you made here."
 
@@ -209,6 +212,21 @@ def _refused(error: Exception) -> Invalid:
 
 
 # --- showing ------------------------------------------------------------------------------------
+
+
+def begin_sign_in(work: Work, site: Site, *, network: str) -> dict[str, Any]:
+    """Return what a browser shows a passkey with to sign in, as ``begin_showing`` does.
+
+    Raises:
+        TooMany: too many were begun from this network, a keyed digest.
+    """
+    if count_in(work, f"passkey:n:{network}", WINDOW) > PER_NETWORK:
+        raise TooMany(
+            "Too many sign-ins were begun from your network.",
+            retry_after=int(WINDOW.total_seconds()),
+            reason="passkey.too-many",
+        )
+    return begin_showing(work, site)
 
 
 def begin_showing(work: Work, site: Site, *, person_id: str | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ only then does somebody sign in. For an address without an account the same work
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -67,7 +68,7 @@ def _attempt(work: Work, person: PersonRow | None, account: str, network: str) -
     key = f"password:a:{digest}"
     for name, limit in ((key, PER_ACCOUNT_AND_NETWORK), (f"password:n:{network}", PER_NETWORK)):
         if count_in(work, name, WINDOW) > limit:
-            left = int((window_of(work.now, WINDOW) + WINDOW - work.now).total_seconds()) + 1
+            left = math.ceil((window_of(work.now, WINDOW) + WINDOW - work.now).total_seconds())
             raise TooMany(
                 "Too many wrong passwords were typed from your network. Try again in "
                 f"{-(-left // 60)} minutes, or have a link mailed to you.",

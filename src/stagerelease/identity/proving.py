@@ -77,7 +77,7 @@ def ask_to_prove(work: Work, cookie: str) -> str:
         "until": iso(work.now + PROVE_LIFETIME),
         "title": "Show that it is you",
     }
-    emit(work, PROVE, subject=f"person:{person.id}", people=[person.id], facts=facts)
+    emit(work, "account.prove", subject=f"person:{person.id}", people=[person.id], facts=facts)
     return person.email
 
 

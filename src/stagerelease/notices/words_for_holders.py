@@ -173,6 +173,14 @@ WORDS: Mapping[str, Words] = {
         "Stop using the files, and declare what became of them.",
         "/me",
     ),
+    "grant.given_up": Words(
+        "security",
+        "Your access to {repo_id} was given up",
+        "Your grant on {repo_id} ended, as its holder wished.",
+        HOLDER,
+        "Stop using the files, and declare what became of them.",
+        "/me",
+    ),
     "request.confirm_address": Words(
         "account",
         "Confirm your address to send your request for {repo_id}",
