@@ -95,7 +95,7 @@ TABLE = {
     "POST /me/sessions/{session_id}/close": Row(KNOWN),
     "GET /enrol": Row(EVERYONE),
     "POST /enrol": Row(EVERYONE, {"t": "x"}),
-    "POST /sign-in/password": Row(EVERYONE, {"login": "nobody@example.org", "password": "x"}),
+    "POST /sign-in/password": Row(EVERYONE, {"login": "nobody@example.org", "password": ""}),
     "POST /sign-in/passkey/options": Row(EVERYONE),
     "POST /sign-in/passkey": Row(EVERYONE, {"ceremony": "x", "credential": "{}"}),
     "POST /me/tokens/{token_id}/revoke": Row(frozenset({"owner", "outsider"})),

@@ -24,7 +24,7 @@ from stagerelease.http.pages.guard import refuse_forgery
 from stagerelease.http.pages.proof import site_of
 from stagerelease.http.pages.slowly import network_of, slowly
 from stagerelease.identity import entering, passkeys, passwords, proving, sessions
-from stagerelease.kernel.errors import Invalid
+from stagerelease.kernel.errors import FieldError, Invalid
 
 router = APIRouter(
     include_in_schema=False, dependencies=[Depends(speak_page), Depends(refuse_forgery)]
@@ -111,6 +111,8 @@ async def sign_in_by_password(request: Request, begin: BeginVisitor, sent: Sent)
     """Sign in with an address and a password; an unknown address is answered alike, as late."""
     check_channel(request)
     then, login, network = safe_next(sent.raw("next")), sent.get("login"), network_of(request)
+    if not login or not sent.raw("password"):  # nothing was guessed, so nothing is counted
+        return await run_in_threadpool(_form, request, then, refusal=_incomplete(), login=login)
 
     def counted() -> passwords.Attempt:
         with begin(quiet=True) as work:
@@ -123,6 +125,11 @@ async def sign_in_by_password(request: Request, begin: BeginVisitor, sent: Sent)
     response = to(then or "/me")
     set_session(request, response, cookie)
     return response
+
+
+def _incomplete() -> Invalid:
+    sentence = "Type your address and your password."
+    return Invalid(sentence, reason="password.none", fields=[FieldError("password", sentence)])
 
 
 def _enter(begin: BeginWork, attempt: passwords.Attempt, replaces: str | None) -> str:
