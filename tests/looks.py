@@ -45,6 +45,12 @@ LOOKS = {
     "model, held by me": Look("/models/{repo}", "researcher"),
     "model, asked for": Look("/models/{repo}", "outsider"),
     "model, on hold": Look("/models/{held}"),
+    "log": Look("/log"),
+    "log, searched": Look("/log?type=promotion.&about=nothing", "auditor"),
+    "log, nothing": Look("/log?type=nothing"),
+    "log entry": Look("/log/{entry}", "auditor"),
+    "log entry, private": Look("/log/7"),
+    "log entry, verified": Look("/log/5", "auditor", "Verify in this browser"),
     "status": Look("/status"),
     "incident": Look("/incidents/{incident}"),
     "docs": Look("/docs"),
@@ -134,6 +140,7 @@ def lay_out(world: World) -> dict[str, str]:
     assert version is not None
     return {
         "incident": str(number),
+        "entry": "73",
         "grant": grant.id,
         "evidence": draft_evidence(world),
         "enrol": links.sign_link(world.box.link_key, enrol),

@@ -41,6 +41,9 @@ ONE = "/staff/requests/{request_id}"
 TABLE = {
     "GET /": Row(EVERYONE),
     "GET /models": Row(EVERYONE),
+    "GET /log": Row(EVERYONE),
+    "GET /log/{idx}": Row(EVERYONE),
+    "GET /log/{idx}/bundle": Row(EVERYONE),
     "GET /models/{org}/{name}/signatures/{signature_id}": Row(SIGNER),
     "GET /docs": Row(EVERYONE),
     "GET /docs/api": Row(EVERYONE),
@@ -173,6 +176,7 @@ def names(world):
         "slug": "staff",
         "code": "stale",
         "number": 1,
+        "idx": 3,
         "digest": assets()["app.css"].digest[:16],
     }
 

@@ -12,6 +12,7 @@ from stagerelease.http.pages import (
     design,
     docs,
     home,
+    log,
     me,
     my_evidence,
     nav,
@@ -44,6 +45,7 @@ ROUTERS = (
     demo.router,
     design.router,
     docs.router,
+    log.router,
     problems.router,
     status.router,
 )
