@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
 
 from live import World
+from stagerelease.catalog import queries as catalog
+from stagerelease.evidence import service as evidence
 from stagerelease.identity import queries as people
 from stagerelease.identity import sessions
 from stagerelease.kernel.actor import OPERATOR
@@ -36,6 +39,33 @@ def cookie_for(world: World, who: str) -> str:
         person = people.load_person(work, world.actor(who).name)
     with world.box.works.begin(OPERATOR, quiet=True) as work:
         return sessions.open_session(work, person.id)
+
+
+def draft_evidence(world: World, who: str = "researcher") -> str:
+    """Have somebody write evidence about the model they hold, and return its id."""
+    with world.box.works.begin(world.actor(who)) as work:
+        variant = catalog.load_variant(work, world.repos[who])
+        revision = catalog.load_revision(work, str(catalog.find_ref(work, variant.id, "main")))
+        new = evidence.NewEvidence(
+            type="detectability",
+            metric="accuracy",
+            title="A fine-tuned detector",
+            subject_sha256=revision.manifest_sha256,
+            source="Run 12 of our laboratory",
+            fact_status="verified",
+            measured_at=work.now - timedelta(days=1),
+            value=91.2,
+            unit="percent",
+            n=5_000,
+            conditions={
+                "detector": "RoBERTa-large",
+                "sampler": "top-k 40",
+                "text_length": 256,
+                "text_length_unit": "tokens",
+                "base_rate": 0.5,
+            },
+        )
+        return evidence.draft(work, new).id
 
 
 def browser(world: World, who: str | None = None, **options: Any) -> httpx.Client:

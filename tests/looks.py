@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from browsing import ANSWERS
+from browsing import ANSWERS, draft_evidence
 from live import World
 from stagerelease.access import service as access
 from stagerelease.catalog import queries as catalog
-from stagerelease.identity import entering, links
+from stagerelease.identity import entering, links, passwords, proving
+from stagerelease.identity.tables import Passkey
 from stagerelease.incidents import service as incidents
 from stagerelease.jobs.tables import Job
-from stagerelease.kernel.actor import SYSTEM
+from stagerelease.kernel.actor import OPERATOR, SYSTEM
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries as papers
 from stagerelease.releases import queries as releases
@@ -44,6 +45,12 @@ LOOKS = {
     "model, held by me": Look("/models/{repo}", "researcher"),
     "model, asked for": Look("/models/{repo}", "outsider"),
     "model, on hold": Look("/models/{held}"),
+    "log": Look("/log"),
+    "log, searched": Look("/log?type=promotion.&about=nothing", "auditor"),
+    "log, nothing": Look("/log?type=nothing"),
+    "log entry": Look("/log/{entry}", "auditor"),
+    "log entry, private": Look("/log/7"),
+    "log entry, verified": Look("/log/5", "auditor", "Verify in this browser"),
     "status": Look("/status"),
     "incident": Look("/incidents/{incident}"),
     "docs": Look("/docs"),
@@ -69,8 +76,22 @@ LOOKS = {
     "sign in, refused": Look("/sign-in", press="Mail me a link", fill={"address": "nobody"}),
     "sign in, sent": Look("/sign-in/sent"),
     "my access": Look("/me", "researcher"),
-    "my access, token": Look("/me", "researcher", "Make token", {"name": "laptop"}),
-    "my access, refused": Look("/me", "researcher", "Make token"),
+    "tokens": Look("/me/tokens", "researcher"),
+    "tokens, made": Look("/me/tokens", "researcher", "Make token", {"name": "laptop"}),
+    "tokens, refused": Look("/me/tokens", "researcher", "Make token"),
+    "give up": Look("/me/grants/{grant}/give-up", "researcher"),
+    "my evidence": Look("/me/evidence", "researcher"),
+    "my evidence, refused": Look("/me/evidence", "researcher", "Save draft"),
+    "my evidence, none": Look("/me/evidence", "outsider"),
+    "my evidence, one": Look("/me/evidence/{evidence}", "researcher"),
+    "security": Look("/me/security", "researcher"),
+    "security, refused": Look("/me/security", "researcher", "Set password", {"new": "short"}),
+    "passkey": Look("/me/security/passkey", "researcher"),
+    "my data": Look("/me/data", "researcher"),
+    "security, passkeys": Look("/me/security", "partner"),
+    "step up, passkey": Look("/me/security/passkey", "partner", status=403),
+    "step up, password": Look("/me/security/passkey", "auditor", status=403),
+    "enrol": Look("/enrol?t={enrol}"),
     "my access, empty": Look("/me", "auditor"),
     "queue": Look("/staff/requests", "access_officer"),
     "queue, empty": Look("/staff/requests?show=decided", "access_officer"),
@@ -111,12 +132,18 @@ def lay_out(world: World) -> dict[str, str]:
         link = next(f["link"] for f in facts if f.get("link_path") == "/access/confirm")
         version = papers.find_in_force(work, "researcher-terms")
         signature = papers.list_signatures(work, person_id=world.actor("researcher").id)[0]
+        grant = papers.list_grants(work, person_id=world.actor("researcher").id)[0]
+    enrol = _keys(world)
     number = _incident(world)
     with begin(SYSTEM, quiet=True) as work:
         ledger.sign_checkpoint(work, world.box.signer)
     assert version is not None
     return {
         "incident": str(number),
+        "entry": "73",
+        "grant": grant.id,
+        "evidence": draft_evidence(world),
+        "enrol": links.sign_link(world.box.link_key, enrol),
         "request": sent.id,
         "version": version.id,
         "signature": signature.id,
@@ -126,6 +153,30 @@ def lay_out(world: World) -> dict[str, str]:
         "public": world.repos["public"],
         "held": world.repos["partner"],
     }
+
+
+def _keys(world: World) -> str:
+    """Give the auditor a password and the partner two passkeys; print a link for the owner."""
+    begin = world.box.works.begin
+    with begin(world.actor("auditor")) as work:
+        passwords.set_password(work, passwords.hash_new("four unrelated plain words"))
+    with begin(OPERATOR) as work:
+        for name, suspended in (("Work laptop", None), ("Old phone", work.now)):
+            work.session.add(
+                Passkey(
+                    id=f"key_{name[:3].lower()}",
+                    person_id=world.actor("partner").id,
+                    credential_id=name.encode(),
+                    public_key=b"of no use",
+                    sign_count=7,
+                    name=name,
+                    transports=[],
+                    synced=suspended is None,
+                    created_at=work.now,
+                    suspended_at=suspended,
+                )
+            )
+        return proving.make_enrolment(work, world.actor("owner").name).link
 
 
 def _incident(world: World) -> int:

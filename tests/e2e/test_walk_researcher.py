@@ -190,13 +190,13 @@ def sign(visit: Visit, path: str) -> None:
 
 
 def token_of(visit: Visit) -> str:
-    page = visit.go("/me")
+    page = visit.go("/me/tokens")
     page.locator("#f-name").fill("laptop")
     visit.press("Make token")
     text = page.locator("#secret").inner_text()
     assert re.fullmatch(r"srp_[0-9A-Za-z]{36}", text)
     assert f"HF_ENDPOINT={visit.world.base_url}" in page.locator("#command").inner_text()
-    visit.go("/me")
+    visit.go("/me/tokens")
     assert text not in visit.page.content()
     return text
 

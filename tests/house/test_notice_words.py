@@ -10,7 +10,10 @@ from stagerelease.notices.words import GROUPS
 
 SRC = Path(__file__).resolve().parents[2] / "src/stagerelease"
 COMPOSED = {  # emitted as f"<prefix>.{what}": the words that may follow
-    "grant": {"issued", "renewed", "suspended", "resumed", "revoked", "expired"},
+    "grant": {
+        *("issued", "renewed", "suspended", "resumed", "revoked", "expired"),
+        *("given_up", "renewal_asked"),
+    },
     "attestation": {"opened", "signed"},
     "signature": {"countersigned", "terminated", "expired"},
 }

@@ -13,7 +13,7 @@ import pytest
 from fastapi.routing import APIRoute
 from test_every_route import EVERYONE, KNOWN, PERSONAS, STAFF
 
-from browsing import ANSWERS, browser
+from browsing import ANSWERS, browser, draft_evidence
 from stagerelease.access import service as access
 from stagerelease.http.pages import LAST as LAST_ROUTER
 from stagerelease.http.pages import ROUTERS
@@ -41,6 +41,9 @@ ONE = "/staff/requests/{request_id}"
 TABLE = {
     "GET /": Row(EVERYONE),
     "GET /models": Row(EVERYONE),
+    "GET /log": Row(EVERYONE),
+    "GET /log/{idx}": Row(EVERYONE),
+    "GET /log/{idx}/bundle": Row(EVERYONE),
     "GET /models/{org}/{name}/signatures/{signature_id}": Row(SIGNER),
     "GET /docs": Row(EVERYONE),
     "GET /docs/api": Row(EVERYONE),
@@ -73,7 +76,31 @@ TABLE = {
     "GET /report/follow": Row(EVERYONE),
     "POST /report/follow": Row(EVERYONE, {"reference": "x" * 32}),
     "GET /me": Row(KNOWN),
+    "GET /me/tokens": Row(KNOWN),
     "POST /me/tokens": Row(KNOWN, {"name": ""}),
+    "POST /me/grants/{grant_id}/renew": Row(frozenset({"researcher"}), {"message": ""}),
+    "GET /me/grants/{grant_id}/give-up": Row(SIGNER),
+    "POST /me/grants/{grant_id}/give-up": Row(frozenset({"researcher"})),
+    "POST /me/grants/{grant_id}/declare": Row(frozenset({"researcher"}), {"statement": ""}),
+    "GET /me/data": Row(KNOWN),
+    "GET /me/data/export": Row(KNOWN),
+    "GET /me/evidence": Row(KNOWN),
+    "POST /me/evidence": Row(KNOWN, {"title": ""}),
+    "GET /me/evidence/{evidence_id}": Row(STAFF | {"researcher"}),
+    "POST /me/evidence/{evidence_id}/submit": Row(frozenset({"researcher"})),
+    "POST /me/evidence/{evidence_id}/attachments": Row(frozenset({"researcher"})),
+    "GET /me/security": Row(KNOWN),
+    "GET /me/security/passkey": Row(KNOWN),
+    "POST /me/security/passkey/options": Row(KNOWN),
+    "POST /me/security/passkey": Row(KNOWN, {"name": "x", "ceremony": "x"}),
+    "POST /me/security/passkeys/{passkey_id}/remove": Row(KNOWN),
+    "POST /me/security/password": Row(KNOWN, {"new": "short"}),
+    "POST /me/sessions/{session_id}/close": Row(KNOWN),
+    "GET /enrol": Row(EVERYONE),
+    "POST /enrol": Row(EVERYONE, {"t": "x"}),
+    "POST /sign-in/password": Row(EVERYONE, {"login": "nobody@example.org", "password": ""}),
+    "POST /sign-in/passkey/options": Row(EVERYONE),
+    "POST /sign-in/passkey": Row(EVERYONE, {"ceremony": "x", "credential": "{}"}),
     "POST /me/tokens/{token_id}/revoke": Row(frozenset({"owner", "outsider"})),
     "GET /requests/{request_id}": Row(STAFF | APPLICANT),
     "POST /requests/{request_id}/reply": Row(APPLICANT, {"message": ""}),
@@ -94,9 +121,15 @@ TABLE = {
     f"POST {ONE}/approve": Row(OFFICERS, {"until": ""}),
     f"POST {ONE}/reject": Row(OFFICERS, {"reason": ""}),
     "POST /sign-out": Row(EVERYONE),
+    "POST /step-up": Row(KNOWN, {"target": "//evil.example", "method": "post"}),
+    "POST /step-up/link": Row(KNOWN, {"target": "/me", "method": "get"}),
+    "GET /step-up/confirm": Row(KNOWN),
+    "POST /step-up/confirm": Row(KNOWN, {"t": "x"}),
+    "POST /step-up/passkey/options": Row(KNOWN),
+    "POST /step-up/passkey": Row(KNOWN, {"ceremony": "x", "credential": "{}"}),
     "POST /me/sessions/close": Row(KNOWN),
 }
-LAST = ("/withdraw", "/revoke", "/sign-out", "/sessions/close")
+LAST = ("/give-up", "/withdraw", "/revoke", "/sign-out", "/sessions/close")
 EMPTY_IS_FINE = frozenset({404, 409, 422})
 
 
@@ -124,6 +157,8 @@ def names(world):
         token, _ = identity.create_token(work, person="demo-outsider", name="theirs")
         version = papers.find_in_force(work, "researcher-terms")
         mine = papers.list_signatures(work, person_id=world.actor("researcher").id)
+        grant = papers.list_grants(work, person_id=world.actor("researcher").id)[0]
+    written = draft_evidence(world)
     with world.box.works.begin(SYSTEM, quiet=True) as work:
         ledger.sign_checkpoint(work, world.box.signer)
     return {
@@ -133,10 +168,15 @@ def names(world):
         "token_id": token.id,
         "version_id": version.id,
         "signature_id": mine[0].id,
+        "grant_id": grant.id,
+        "evidence_id": written,
+        "passkey_id": "key_of_nobody",
+        "session_id": "ses_of_nobody",
         "subject": "releases",
         "slug": "staff",
         "code": "stale",
         "number": 1,
+        "idx": 3,
         "digest": assets()["app.css"].digest[:16],
     }
 

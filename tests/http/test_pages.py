@@ -530,22 +530,22 @@ def test_markdown_of_an_agreement_runs_nothing():
 
 def test_a_token_is_shown_once_and_downloads(world):
     with browser(world, "researcher") as client:
-        assert set(errors_of(client.post("/me/tokens", data={"name": "", "lasts": "90"}))) == {
-            "name"
-        }
-        got = client.post("/me/tokens", data={"name": HOSTILE[:40], "lasts": "30"})
+        wrong = client.post("/me/tokens", data={"name": "", "lasts": "90"})
+        assert set(errors_of(wrong)) == {"name", "scope"}
+        good = {"name": HOSTILE[:40], "lasts": "30", "scope": "download"}
+        got = client.post("/me/tokens", data=good)
         token = re.search(r"srp_[0-9A-Za-z]{36}", got.text).group(0)
         assert "<script" not in got.text.replace("<script src=", "")
-        assert token not in client.get("/me").text
+        assert token not in client.get("/me/tokens").text
         with httpx.Client(base_url=world.base_url) as other:
             bearer = {"Authorization": f"Bearer {token}"}
             url = world.file("researcher")
             got = other.get(url, headers=bearer, follow_redirects=True)
             assert (got.status_code, len(got.content) > 100_000) == (200, True)
             assert other.get("/api/v1/people", headers=bearer).status_code == 403
-            number = re.search(r"/me/tokens/(tok_[0-9a-z]+)/revoke", client.get("/me").text)
+            number = re.search(r"/me/tokens/(tok_[0-9a-z]+)/revoke", client.get("/me/tokens").text)
             client.post(number.group(0))
-            assert client.get("/me?done=revoked").status_code == 200
+            assert client.get("/me/tokens?done=revoked").status_code == 200
 
 
 def test_a_report_needs_no_account_and_its_reference_opens_it(world):

@@ -331,3 +331,23 @@ def test_a_stored_frontier_that_does_not_fit_is_refused(size, stored):
 def test_a_leaf_hash_of_another_length_is_refused():
     with pytest.raises(ValueError, match="32-byte"):
         merkle.Frontier(0, ()).append(b"short")
+
+
+@given(st.integers(1, 200), st.data())
+def test_the_steps_of_a_proof_lead_where_its_check_ends(size, data):
+    idx = data.draw(st.integers(0, size - 1))
+    leaves = [merkle.leaf_hash(bytes([n % 256, n // 256])) for n in range(size)]
+    frontier, nodes = merkle.Frontier(0, ()), {}
+    for n, leaf in enumerate(leaves):
+        nodes[0, n] = leaf
+        frontier, made = frontier.append(leaf)
+        nodes |= {(level, at): digest for level, at, digest in made}
+    proof = merkle.inclusion_proof(idx, size, lambda level, at: nodes[level, at])
+    steps = merkle.climb(leaves[idx], idx, size, proof)
+    own = leaves[idx]
+    for step, other in zip(steps, proof, strict=True):
+        assert (step.own, step.other) == (own, other)
+        pair = (other, own) if step.other_is_left else (own, other)
+        own = merkle.node_hash(*pair)
+        assert step.result == own
+    assert own == frontier.root()

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from stagerelease.identity import entering, links, sessions
+from stagerelease.identity import entering, links, passwords, sessions
 from stagerelease.identity import service as identity
 from stagerelease.identity.tables import MailLink, SignInSession
 from stagerelease.jobs.runner import run_one
@@ -17,6 +17,7 @@ from stagerelease.kernel.errors import (
     DomainError,
     Forbidden,
     Invalid,
+    ProofNeeded,
     TooMany,
     Unauthenticated,
 )
@@ -269,3 +270,24 @@ def test_an_account_disabled_after_the_mail_is_not_signed_in(works):
         identity.disable_person(work, "ada")
     with pytest.raises(DomainError), works.begin() as work:
         entering.sign_in(work, KEY, token, replaces=None)
+
+
+def test_an_act_that_counts_asks_for_the_strongest_way_unless_it_is_spared(works, clock):
+    ada = person(works)
+    with works.begin(OPERATOR) as work:
+        by_link = sessions.open_session(work, ada)
+        by_demo = sessions.open_session(work, ada, method="demo")
+        sessions.require_proof(work, by_link)  # a link is all she has
+        with pytest.raises(ProofNeeded):
+            sessions.require_proof(work, by_demo)
+        sessions.require_proof(work, by_demo, spared=frozenset({"demo"}))
+        work.actor = sessions.authenticate_session(work, by_link)
+        passwords.set_password(work, passwords.hash_new("four unrelated plain words"))
+        weaker = sessions.open_session(work, ada)
+        with pytest.raises(ProofNeeded) as asked:
+            sessions.require_proof(work, weaker)
+        assert asked.value.way == "password"
+        with pytest.raises(Forbidden):
+            sessions.prove_session(work, weaker, method="link")
+        sessions.prove_session(work, weaker, method="password")
+        sessions.require_proof(work, weaker)

@@ -1,5 +1,7 @@
 """Counts hour by hour in the database: one count for every process, for limits that must hold.
 
+Shorter windows are counted in the same rows, whose time is then the start of the window.
+
 What is refused rolls back with its Work, so that only what was done counts. Which limits there are,
 and in which words one is refused, is each slice's own.
 """
@@ -36,13 +38,30 @@ def insert_into(work: Work, table: Any) -> Any:
     return (postgresql.insert if work.is_postgres else sqlite.insert)(table)
 
 
+def window_of(at: datetime, window: timedelta) -> datetime:
+    """Return when the window (a whole part of an hour) that an instant lies in began."""
+    hour = hour_of(at)
+    return hour + (at - hour) // window * window
+
+
 def count_this_hour(work: Work, key: str) -> int:
     """Add one to a count of this hour and return it; concurrent callers come one by one."""
-    statement = insert_into(work, HourlyCount).values(key=key, hour=hour_of(work.now), count=1)
+    return count_in(work, key, HOUR)
+
+
+def count_in(work: Work, key: str, window: timedelta) -> int:
+    """Add one to a count of the present window and return it, as ``count_this_hour``."""
+    start = window_of(work.now, window)
+    statement = insert_into(work, HourlyCount).values(key=key, hour=start, count=1)
     statement = statement.on_conflict_do_update(
         index_elements=[HourlyCount.key, HourlyCount.hour], set_={"count": HourlyCount.count + 1}
     ).returning(HourlyCount.count)
     return int(work.session.execute(statement).scalar_one())
+
+
+def forget_count(work: Work, key: str) -> None:
+    """Begin a count anew, in whatever window."""
+    work.session.execute(delete(HourlyCount).where(HourlyCount.key == key))
 
 
 def old_counts_due(work: Work) -> bool:

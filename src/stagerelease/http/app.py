@@ -23,6 +23,7 @@ from stagerelease.http.pages import LAST as LAST_PAGES
 from stagerelease.http.pages import ROUTERS as PAGE_ROUTERS
 from stagerelease.http.pages.demo import read_demo
 from stagerelease.http.pages.failing import problem_page
+from stagerelease.http.pages.slowly import install_slow
 from stagerelease.http.ports import Ports
 from stagerelease.http.problems import Problem, install_problems
 from stagerelease.http.sentinel import Sentinel
@@ -31,7 +32,7 @@ from stagerelease.inference.service import Contexts
 # The routes that stream their own bodies and enforce their own limits.
 UNLIMITED = re.compile(
     r"/api/uploads/|/api/models/[^/]+/[^/]+/commit/|/api/models/[^/]+/[^/]+/preupload/"
-    r"|/api/v1/evidence/[^/]+/attachments\Z"
+    r"|/api/v1/evidence/[^/]+/attachments\Z|/me/evidence/[^/]+/attachments\Z"
 )
 
 
@@ -82,6 +83,7 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.engine = ports.engine
     app.state.contexts = Contexts(ports.blobs)
     install_problems(app)
+    install_slow(app)
     # Routes are tried in order: the hottest one, a file by ``resolve``, comes first.
     for router in (
         *(FILES, *OPENAI_ROUTERS, *API_ROUTERS),

@@ -19,6 +19,7 @@ from stagerelease.kernel.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    ProofNeeded,
     Stale,
     TooLarge,
     TooMany,
@@ -29,6 +30,7 @@ from stagerelease.kernel.errors import (
 STATUS: dict[type[DomainError], int] = {
     Invalid: 422,
     Unauthenticated: 401,
+    ProofNeeded: 403,
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,

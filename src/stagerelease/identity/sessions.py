@@ -2,6 +2,9 @@
 
 The cookie is 32 random bytes of which only the SHA-256 is stored. A session ends 12 hours after it
 was last seen, 7 days after it began, at sign-out, and when its account is disabled.
+
+An act that counts asks for more than a session: a proof by its person's strongest way that is not
+older than ``ways.FRESH`` (``require_proof``). Signing in by that way is such a proof.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from stagerelease.db.work import Work
 from stagerelease.identity import queries
 from stagerelease.identity.rules import Role
 from stagerelease.identity.tables import Person, SignInSession
+from stagerelease.identity.ways import FRESH, SENTENCES, way_asked
 from stagerelease.kernel.actor import Actor, ActorKind
-from stagerelease.kernel.errors import Forbidden, Unauthenticated
+from stagerelease.kernel.errors import Forbidden, NotFound, ProofNeeded, Unauthenticated
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 
@@ -50,13 +54,19 @@ def _digest(cookie: str) -> bytes:
 
 
 def open_session(
-    work: Work, person_id: str, *, replaces: str | None = None, method: str = "link"
+    work: Work,
+    person_id: str,
+    *,
+    replaces: str | None = None,
+    method: str = "link",
+    proved: bool = False,
 ) -> str:
     """Sign a person in and return the cookie, which is not shown again.
 
     The caller has proved who they are. The id is always new, and the session that the browser had
     before (``replaces``, a cookie) ends: an id that somebody planted is worth nothing. ``method``
-    says how they proved it, and stays with the session.
+    says how they proved it, and stays with the session; ``proved`` makes it good for acts that
+    count even where they have a stronger way.
 
     Raises:
         Forbidden: the account is disabled or is not a human's.
@@ -80,6 +90,7 @@ def open_session(
         created_at=work.now,
         last_seen_at=work.now,
         expires_at=work.now + ABSOLUTE,
+        step_up_at=work.now if proved or method == way_asked(work, person.id) else None,
     )
     work.session.add(session)
     ledger.append(
@@ -166,6 +177,100 @@ def touch_session(work: Work, cookie: str) -> None:
     row = _find(work, cookie)
     if row is not None and _over(work.now, row[0]) is None:
         row[0].last_seen_at = work.now
+
+
+def require_proof(work: Work, cookie: str, *, spared: frozenset[str] = frozenset()) -> None:
+    """Return only if the session's person has just shown again who they are.
+
+    ``spared`` names the methods of sign-in that are never asked: a demonstration's.
+
+    Raises:
+        Unauthenticated: there is no such session.
+        ProofNeeded: their proof is older than ``ways.FRESH``, or was by a weaker way.
+    """
+    row = _find(work, cookie)
+    if row is None:
+        raise Unauthenticated("You are not signed in.", reason="session.unknown")
+    session, _ = row
+    if session.method in spared:
+        return
+    if session.step_up_at is None or session.step_up_at + FRESH <= work.now:
+        way = way_asked(work, session.person_id)
+        raise ProofNeeded(
+            "What you are about to do counts, so show first that it is still you. "
+            + SENTENCES[way],
+            way=way,
+        )
+
+
+def prove_session(work: Work, cookie: str, *, method: str) -> None:
+    """Note that the session's person has shown again who they are, by their strongest way.
+
+    The caller has checked the proof, which was by ``method``.
+
+    Raises:
+        Unauthenticated: the session is over.
+        Forbidden: they have a stronger way, which is the one that counts.
+    """
+    row = _find(work, cookie)
+    if row is None or _over(work.now, row[0]) is not None:
+        raise Unauthenticated("You are not signed in any more.", reason="session.ended")
+    session, _ = row
+    asked = way_asked(work, session.person_id)
+    if method != asked:
+        raise Forbidden(
+            f"A {asked} counts for you, not a {method}.",
+            reason="proof.weaker",
+            next_step=SENTENCES[asked],
+        )
+    session.step_up_at = work.now
+    ledger.append(
+        work,
+        type="session.proved",
+        subject=f"session:{session.id}",
+        detail={"person": session.person_id, "method": method},
+    )
+
+
+def session_id(work: Work, cookie: str) -> str | None:
+    """Return the id of the session of a cookie, which is no secret, or None."""
+    row = _find(work, cookie)
+    return row[0].id if row else None
+
+
+def close_my_session(work: Work, wanted: str) -> None:
+    """End one of the caller's own sessions by its id.
+
+    Raises:
+        NotFound: they have no such session open.
+    """
+    session = work.session.execute(
+        select(SignInSession)
+        .where(SignInSession.id == wanted, SignInSession.person_id == work.actor.id)
+        .with_for_update()
+    ).scalar_one_or_none()
+    if session is None:
+        raise NotFound("You have no such session.", reason="session.unknown")
+    if session.revoked_at is None:
+        _close(work, [session])
+
+
+def close_other_sessions(work: Work, cookie: str) -> int:
+    """End every session of the caller but that of ``cookie``, and return how many there were."""
+    others = list(
+        work.session.scalars(
+            select(SignInSession)
+            .where(
+                SignInSession.person_id == work.actor.id,
+                SignInSession.sha256 != _digest(cookie),
+                SignInSession.revoked_at.is_(None),
+                SignInSession.expires_at > work.now,
+            )
+            .with_for_update()
+        )
+    )
+    _close(work, others)
+    return len(others)
 
 
 def close_session(work: Work, cookie: str) -> None:

@@ -1,10 +1,10 @@
-"""People, organisations, rosters, roles, API tokens, links by mail and sessions."""
+"""People, organisations, rosters, roles, API tokens, links by mail, sessions and keys."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from stagerelease.db.base import Base
@@ -139,3 +139,50 @@ class SignInSession(Base):
     expires_at: Mapped[datetime]
     step_up_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class Passkey(Base):
+    """A key of a person's own (WebAuthn): its public half, and the last count it showed.
+
+    ``suspended_at``: it showed a count that cannot be its own, so there is a copy of it somewhere.
+    """
+
+    __tablename__ = "passkey"
+    __table_args__ = (Index("ix_passkey_person_id", "person_id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    credential_id: Mapped[bytes] = mapped_column(LargeBinary(1023), unique=True)
+    public_key: Mapped[bytes] = mapped_column(LargeBinary(4096))
+    sign_count: Mapped[int] = mapped_column(BigInteger)  # 32 bits without a sign
+    name: Mapped[str] = mapped_column(String(100))
+    transports: Mapped[list[str]]
+    synced: Mapped[bool]
+    created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime | None]
+    suspended_at: Mapped[datetime | None]
+    removed_at: Mapped[datetime | None]
+
+
+class Password(Base):
+    """A person's password as stored: its Argon2id hash."""
+
+    __tablename__ = "password"
+
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"), primary_key=True)
+    hash: Mapped[str] = mapped_column(String(200))
+    set_at: Mapped[datetime]
+
+
+class Ceremony(Base):
+    """A challenge that a browser was given for one use of a passkey, and for what."""
+
+    __tablename__ = "ceremony"
+    __table_args__ = (Index("ix_ceremony_expires_at", "expires_at"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(16))  # enrol | sign_in | step_up
+    challenge: Mapped[bytes] = mapped_column(LargeBinary(64))
+    person_id: Mapped[str | None] = mapped_column(ForeignKey("person.id"))
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]

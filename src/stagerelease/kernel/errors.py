@@ -5,6 +5,7 @@
     DomainError
     ├── Invalid            the input cannot be understood or breaks a rule of form
     ├── Unauthenticated    nobody is known behind this request
+    ├── ProofNeeded        somebody is signed in, and shows first that it is still them
     ├── Forbidden          somebody is known, and may not
     │   └── Gated          the bytes exist, and this caller is not entitled to them
     ├── NotFound           there is no such thing, or the caller may not know of it
@@ -76,6 +77,21 @@ class Unauthenticated(DomainError):
 
     code = "unauthenticated"
     title = "Sign in or send a token"
+
+
+class ProofNeeded(DomainError):
+    """Somebody is signed in; this act needs a fresh proof that it is still them."""
+
+    code = "proof-needed"
+    title = "Show that it is you"
+
+    def __init__(self, sentence: str, *, way: str) -> None:
+        super().__init__(
+            sentence,
+            reason=f"proof.{way}",
+            next_step="Show that it is you, then do it again; nothing you typed is lost.",
+        )
+        self.way = way
 
 
 class Forbidden(DomainError):

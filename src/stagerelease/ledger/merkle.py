@@ -194,6 +194,34 @@ def check_inclusion(leaf: bytes, idx: int, size: int, proof: Sequence[bytes], ro
         raise ProofRefused("the proof leads to another root")
 
 
+@dataclass(frozen=True, slots=True)
+class Climb:
+    """One step from a leaf to the root: which of the two the proof's hash is, and what they make.
+
+    ``other`` comes from the proof; ``own`` was the result of the step before.
+    """
+
+    own: bytes
+    other: bytes
+    other_is_left: bool
+    result: bytes
+
+
+def climb(leaf: bytes, idx: int, size: int, proof: Sequence[bytes]) -> list[Climb]:
+    """Return the steps of a proof that holds (see ``check_inclusion``), for showing them."""
+    fn, sn, own = idx, size - 1, leaf
+    steps = []
+    for other in proof:
+        is_left = bool(fn & 1) or fn == sn
+        result = node_hash(other, own) if is_left else node_hash(own, other)
+        steps.append(Climb(own, other, is_left, result))
+        if is_left and not fn & 1:
+            while fn and not fn & 1:
+                fn, sn = fn >> 1, sn >> 1
+        fn, sn, own = fn >> 1, sn >> 1, result
+    return steps
+
+
 def check_consistency(
     old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]
 ) -> None:

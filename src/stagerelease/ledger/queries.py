@@ -25,6 +25,9 @@ from stagerelease.ledger.tables import (
     LogNode,
 )
 
+LOOKED_AT = 5_000
+"""Entries that one search reads."""
+
 
 @dataclass(frozen=True, slots=True)
 class EntryRow:
@@ -123,6 +126,55 @@ def entries(work: Work, *, start: int, limit: int) -> list[EntryRow]:
         .limit(limit)
     )
     return [_entry(row.idx, row.hash, row.body) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What to look for: the beginning of a type, and what an entry is about or who did it."""
+
+    type: str = ""
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Entries that fit, newest first, and the index below which nothing was looked at yet."""
+
+    rows: tuple[EntryRow, ...]
+    next: int | None
+
+
+def search(work: Work, wanted: Search, *, before: int | None, limit: int) -> Found:
+    """Return entries below ``before`` that fit, newest first: ``limit`` of them at most.
+
+    Types are read from the bodies, so one call looks at ``LOOKED_AT`` entries and no more; where
+    it stopped is in the answer. ``wanted.value`` finds through commitments that still stand.
+    """
+    size = log_size(work)
+    top = size if before is None else min(before, size)
+    narrowed = bool(wanted.type or wanted.value)
+    floor = max(0, top - (LOOKED_AT if narrowed else limit))
+    committed: set[str] = set()
+    if wanted.value:
+        found = select(LogCommitment.commitment).where(LogCommitment.value == wanted.value)
+        committed = set(work.session.execute(found).scalars())
+    statement = (
+        select(LogLeaf.idx, LogLeaf.hash, LogLeaf.body)
+        .where(LogLeaf.idx < top, LogLeaf.idx >= floor)
+        .order_by(LogLeaf.idx.desc())
+    )
+    rows: list[EntryRow] = []
+    for row in work.session.execute(statement):
+        one = _entry(row.idx, row.hash, row.body)
+        leaf = one.leaf
+        fits = str(leaf.get("type", "")).startswith(wanted.type)
+        if wanted.value:
+            fits = fits and bool(committed & {leaf.get("subject"), leaf.get("actor")})
+        if fits:
+            rows.append(one)
+        if len(rows) == limit:
+            return Found(tuple(rows), one.idx or None)
+    return Found(tuple(rows), floor or None)
 
 
 def latest_checkpoint(work: Work) -> CheckpointRow | None:

@@ -20,6 +20,16 @@ WORDS: Mapping[str, Words] = {
         "Open the link and press the button. If it was not you, do nothing.",
         at_once=True,
     ),
+    "account.prove": Words(
+        "account",
+        "Show that it is you",
+        "You are about to do something that counts, and were asked to show that it is you. The "
+        "link works once, until {until}.",
+        "You asked for it while signed in.",
+        "Open the link in the browser you work in, and press the button. If it was not you, sign "
+        "out everywhere.",
+        at_once=True,
+    ),
     "token.expired": Words(
         "account",
         "Your token {display}… has ended",
@@ -159,6 +169,14 @@ WORDS: Mapping[str, Words] = {
         "security",
         "Your access to {repo_id} was revoked",
         "Your grant on {repo_id} was revoked: {reason}",
+        HOLDER,
+        "Stop using the files, and declare what became of them.",
+        "/me",
+    ),
+    "grant.given_up": Words(
+        "security",
+        "Your access to {repo_id} was given up",
+        "Your grant on {repo_id} ended, as its holder wished.",
         HOLDER,
         "Stop using the files, and declare what became of them.",
         "/me",

@@ -10,6 +10,14 @@ STAFF = "Your role decides or watches this."
 AUTHOR = "You wrote or decide on this evidence."
 
 WORDS: Mapping[str, Words] = {
+    "grant.renewal_asked": Words(
+        "review",
+        "Renewal asked: {repo_id}",
+        "The holder of grant {grant} on {repo_id}, which ends {until}, asks that it go on: "
+        "{message}",
+        STAFF,
+        "Renew it with a new end, or let it end.",
+    ),
     "promotion.submitted": Words(
         "review",
         "Review: {repo_id} to {stage}",

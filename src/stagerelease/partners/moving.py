@@ -152,15 +152,18 @@ def move(
     note(work, grant, event=event, before=before, reason=reason, detail=detail)
 
 
-def tell(work: Work, grant: Grant, event: str, **facts: Any) -> None:
-    """Have the holder of a grant told what happened to it."""
+def tell(
+    work: Work, grant: Grant, event: str, *, roles: Collection[str] = (), **facts: Any
+) -> None:
+    """Have the holder of a grant, or instead of them these roles, told what happened to it."""
     track = releases.load_track(work, grant.track_id)
     emit(
         work,
         f"grant.{event}",
         subject=f"grant:{grant.id}",
-        people=[grant.person_id] if grant.person_id else (),
-        organisations=[grant.organisation_id] if grant.organisation_id else (),
+        people=[grant.person_id] if grant.person_id and not roles else (),
+        organisations=[grant.organisation_id] if grant.organisation_id and not roles else (),
+        roles=roles,
         facts={
             "grant": grant.id,
             "repo_id": track.repo_id,

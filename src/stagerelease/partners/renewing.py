@@ -6,17 +6,23 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from stagerelease.db.work import Work
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, require
-from stagerelease.kernel.errors import Conflict
+from stagerelease.kernel.errors import Conflict, NotFound
 from stagerelease.partners import queries
 from stagerelease.partners.granting import issue_grant
-from stagerelease.partners.moving import load_for
+from stagerelease.partners.moving import load_for, lock_grant, note, tell
 from stagerelease.partners.queries import GrantRow
-from stagerelease.partners.rules import GrantState
+from stagerelease.partners.rules import LIVE, GrantState
+from stagerelease.releases.humans import accountable
+from stagerelease.releases.rules import check_text
+
+MAX_WISH = 1000
+ASKED, WISH = "renewal_asked", "Renewal asked for: "
+AGAIN = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,3 +106,38 @@ def renewal_of(work: Work, grant_id: str) -> Renewal | None:
         return None
     old = queries.load_grant(work, grant.renewed_from_id)
     return Renewal(grant, old, word_changes(old.purpose, grant.purpose))
+
+
+def ask_renewal(work: Work, grant_id: str, *, message: str) -> None:
+    """Ask the access officers, as a holder, to let a grant go on; it is theirs to decide.
+
+    Raises:
+        NotFound: there is no such grant, or the caller does not hold it.
+        Conflict: it has ended for good, or this was asked within the last day.
+        Invalid: no message, or one too long.
+    """
+    grant = load_for(work, grant_id, None)
+    me = accountable(work, "ask for renewal")
+    if grant.person_id != me and grant.organisation_id not in work.actor.organisations:
+        raise NotFound(f"You hold no grant {grant_id!r}.", reason="grant.unknown")
+    if grant.state not in LIVE:
+        raise Conflict(
+            f"The grant is {grant.state}; there is nothing left to renew.",
+            reason="grant.ended",
+            next_step="Ask for access anew.",
+        )
+    message = check_text(message, "message", limit=MAX_WISH)
+    row = lock_grant(work, grant_id)
+    recent = [
+        event
+        for event in queries.grant_events(work, grant_id)
+        if event.reason.startswith(WISH) and event.at > work.now - AGAIN
+    ]
+    if recent:
+        raise Conflict(
+            "You have asked for this within the last day.",
+            reason="grant.renewal-asked",
+            next_step="Wait for the answer; it comes by mail and on this page.",
+        )
+    tell(work, row, ASKED, message=message, roles=("access_officer",))
+    note(work, row, event=ASKED, before=row.state, reason=f"{WISH}{message}")

@@ -24,7 +24,7 @@ from stagerelease.partners.granting import Grantee, consent_to_grant, issue_gran
 from stagerelease.partners.holding import holders_report
 from stagerelease.partners.moving import standing_of
 from stagerelease.partners.receipts import signature_receipt
-from stagerelease.partners.renewing import renew_grant, renewal_of
+from stagerelease.partners.renewing import ask_renewal, renew_grant, renewal_of
 from stagerelease.partners.showing import GrantPage, list_deliveries, list_grants, show_grant
 from stagerelease.partners.signatures import (
     countersign,
@@ -35,6 +35,7 @@ from stagerelease.partners.signatures import (
 from stagerelease.partners.signing import sign
 from stagerelease.partners.stopping import (
     attest_destruction,
+    give_up_grant,
     list_attestations,
     lock_for_withdrawal,
     resume_grant,
@@ -51,12 +52,14 @@ __all__ = [
     "Document",
     "GrantPage",
     "Grantee",
+    "ask_renewal",
     "attest_destruction",
     "consent_to_grant",
     "countersign",
     "create_agreement",
     "diff_versions",
     "draft_version",
+    "give_up_grant",
     "holders_report",
     "issue_grant",
     "list_agreements",

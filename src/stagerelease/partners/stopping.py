@@ -219,7 +219,30 @@ def revoke_organisation(work: Work, organisation: str, *, reason: str) -> list[G
     return [_read(work, grant) for grant in live]
 
 
-def _revoke(work: Work, grant: Grant, reason: str) -> None:
+def give_up_grant(work: Work, grant_id: str, *, seen: int | None = None) -> GrantRow:
+    """End a grant for good, as its holder: the person, or an administrator of the organisation.
+
+    What was delivered is listed and its destruction asked for, as when it is revoked.
+
+    Raises:
+        NotFound: there is none, or the caller may not know of it.
+        Forbidden: the caller does not hold it.
+        Stale: it is not at version ``seen`` any more.
+        Conflict: it has ended already.
+    """
+    shown = load_for(work, grant_id, None)
+    if not _holds(work, shown, accountable(work, "give access up")):
+        raise Forbidden(
+            "Only who holds access can give it up.",
+            reason="grant.not-holder",
+            next_step="Ask an administrator of your organisation.",
+        )
+    grant = lock_grant(work, grant_id, seen=seen)
+    _revoke(work, grant, "Given up by its holder.", event="given_up")
+    return _read(work, grant)
+
+
+def _revoke(work: Work, grant: Grant, reason: str, *, event: str = "revoked") -> None:
     delivered = [
         {
             "download": row.download_id,
@@ -235,7 +258,7 @@ def _revoke(work: Work, grant: Grant, reason: str) -> None:
         work,
         grant,
         GrantState.REVOKED,
-        event="revoked",
+        event=event,
         reason=reason,
         detail={"delivered": delivered},
     )

@@ -1,5 +1,8 @@
 """The door from a page to a Work: a session's cookie says who acts, and nothing else does.
 
+``begin(proved=True)`` is for acts that count: it asks for a fresh proof of who acts, and refuses
+with a page that takes it and then sends the same form on.
+
 A bearer token is not looked at here, and a cookie is not looked at anywhere else: no page can be
 driven by a token, no API call by a browser's cookie.
 """
@@ -21,6 +24,8 @@ from stagerelease.identity.rules import Permission, authorize, is_staff
 from stagerelease.kernel.actor import ANONYMOUS, Actor
 from stagerelease.kernel.errors import Forbidden, Unauthenticated
 
+DEMO = frozenset({"demo"})
+"""One-click sign-ins of a demonstration: nobody has anything to show there, so nothing is asked."""
 BeginWork = Callable[..., AbstractContextManager[Work]]
 DAYS_7 = 7 * 24 * 3600
 
@@ -107,7 +112,9 @@ def _opener(request: Request, *, must_be_known: bool) -> BeginWork:
     works: Works = request.app.state.works
 
     @contextmanager
-    def begin(*, read_only: bool = False, quiet: bool = False) -> Iterator[Work]:
+    def begin(
+        *, read_only: bool = False, quiet: bool = False, proved: bool = False
+    ) -> Iterator[Work]:
         cookie = session_cookie(request)
         due = False
         with works.begin(ANONYMOUS, read_only=read_only, quiet=quiet) as work:
@@ -121,12 +128,22 @@ def _opener(request: Request, *, must_be_known: bool) -> BeginWork:
                 )
             request.state.viewer = viewer_of(work.actor)
             request.state.standing = request.app.state.standing = standing_of(work)
+            if proved:
+                _require_proof(request, work, cookie)
             yield work
         if due and cookie is not None and read_only:
             with works.begin(ANONYMOUS, quiet=True) as work:
                 sessions.touch_session(work, cookie)
 
     return begin
+
+
+def _require_proof(request: Request, work: Work, cookie: str | None) -> None:
+    """Return only if whoever is signed in has just shown that it is them, or it is a demo."""
+    if cookie is None:
+        raise Unauthenticated("You are not signed in.", reason="session.missing")
+    spared = DEMO if request.app.state.demo is not None else frozenset()
+    sessions.require_proof(work, cookie, spared=spared)
 
 
 def _enter(work: Work, cookie: str, *, must_be_known: bool) -> bool:
@@ -144,7 +161,7 @@ def _enter(work: Work, cookie: str, *, must_be_known: bool) -> bool:
 
 
 async def begin_page(request: Request) -> BeginWork:
-    """Give a page its door; the visitor must be signed in."""
+    """Give a page its door; the visitor must be signed in, and ``proved`` if the act asks it."""
     return _opener(request, must_be_known=True)
 
 

@@ -12,8 +12,9 @@ from fastapi.responses import Response
 
 from stagerelease.http.pages.begin import clear_session, session_cookie
 from stagerelease.http.pages.frame import page, safe_next, to
+from stagerelease.http.pages.proof import ask_for_proof
 from stagerelease.http.problems import Problem, headers_of, problem_of
-from stagerelease.kernel.errors import DomainError, Unauthenticated
+from stagerelease.kernel.errors import DomainError, ProofNeeded, Unauthenticated
 
 WORDS = {
     401: "You need to sign in",
@@ -46,9 +47,11 @@ def problem_page(problem: Problem, request: Request, headers: dict[str, str]) ->
 
 
 def refuse(error: DomainError, request: Request) -> Response:
-    """Return a refusal as a page; who is not signed in is led to where one does that."""
+    """Return a refusal as a page; who has to sign in, or to show who they are, is led to that."""
     if isinstance(error, Unauthenticated):
         return _sign_in_first(error, request)
+    if isinstance(error, ProofNeeded):
+        return ask_for_proof(request, error)
     return problem_page(problem_of(error, request), request, headers_of(error))
 
 

@@ -52,6 +52,10 @@ class Typed:
         """Return what somebody wrote in their own words: each value longer than a name."""
         return [v for vs in self._values.values() for v in vs if len(v.split()) >= WORTH_KEEPING]
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return every field with each of its values, to be sent again as they are."""
+        return [(key, value) for key, values in self._values.items() for value in values]
+
     def values(self, *keys: str) -> dict[str, str]:
         """Return fields as they were typed, to show them again."""
         return {key: self.raw(key) for key in keys}
@@ -61,6 +65,7 @@ async def read_form(request: Request) -> Typed:
     """Return the form of a request; its size was limited before any route saw it."""
     typed = Typed(await request.form(max_files=0, max_fields=MAX_FIELDS))
     request.state.typed = typed.words()  # so that a refusal can hand it back
+    request.state.sent = typed.pairs()  # and a proof that is asked for first can send it on
     return typed
 
 

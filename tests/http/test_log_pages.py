@@ -1,0 +1,109 @@
+"""The audit log as pages: what is everybody's, what is private, and finding one's way."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import pytest
+
+from browsing import browser
+from stagerelease.kernel.actor import OPERATOR, SYSTEM
+from stagerelease.ledger import merkle, notes, queries
+from stagerelease.ledger import service as ledger
+
+
+@pytest.fixture
+def signed(world):
+    with world.box.works.begin(OPERATOR, quiet=True) as work:
+        public = ledger.append(
+            work, type="test.said", subject="test:one", detail={"said": "<b>1</b>"}, private=False
+        )
+        private = ledger.append(work, type="test.kept", subject="test:two", detail={})
+    with world.box.works.begin(SYSTEM, quiet=True) as work:
+        ledger.sign_checkpoint(work, world.box.signer)
+    return {"public": public, "private": private}
+
+
+def test_what_is_private_is_a_hash_to_all_but_those_who_may_read_it(world, signed):
+    with (
+        browser(world, "owner") as may,
+        browser(world, "researcher") as known,
+        browser(world) as all_,
+    ):
+        for client in (known, all_):
+            shown = client.get(f"/log/{signed['private']}")
+            assert shown.status_code == 200
+            assert "test:two" not in shown.text
+            assert 'id="canonical"' not in shown.text
+            assert client.get(f"/log/{signed['private']}/bundle").json()["body"] is None
+            assert "test:one" in client.get(f"/log/{signed['public']}").text
+            listed = client.get("/log?about=test:two").text
+            assert "<bdi>test:two" not in listed
+        assert "test:two" in may.get(f"/log/{signed['private']}").text
+        assert "test:two" in may.get("/log?about=test:two").text
+        assert "test.said" not in may.get("/log?about=test:two").text
+        assert "<b>1" not in may.get(f"/log/{signed['public']}").text
+
+
+def test_a_bundle_holds_all_that_its_proof_needs(world, signed):
+    with browser(world) as client:
+        got = client.get(f"/log/{signed['public']}/bundle").json()
+        idx, hashes, note = notes.parse_proof(got["proof"])
+        head = notes.open_checkpoint(note, got["vkey"])
+        leaf = merkle.leaf_hash(base64.b64decode(got["body"]))
+        assert base64.b64decode(got["leaf_hash"]) == leaf
+        merkle.check_inclusion(leaf, idx, head.size, hashes, head.root)
+
+
+def test_entries_are_found_by_type_and_read_page_by_page(world, signed):
+    with browser(world, "auditor") as client:
+        seen: list[int] = []
+        path = "/log"
+        while path:
+            text = client.get(path).text
+            seen += [int(n) for n in re.findall(r'row"><a href="/log/(\d+)"', text)]
+            older = re.search(r'href="(/log\?[^"]*before=\d+)" rel="next"', text)
+            path = older.group(1).replace("&amp;", "&") if older else ""
+        assert seen == list(range(seen[0], -1, -1))
+        assert seen[0] >= signed["private"]
+        found = client.get("/log?type=test.").text
+        assert re.findall(r'row"><a href="/log/(\d+)"', found) == [
+            str(signed["private"]),
+            str(signed["public"]),
+        ]
+        assert "No entry fits here" in client.get("/log?type=nothing").text
+
+
+@pytest.mark.parametrize("idx", ["x", "-1", "1e3", "99999999", "9" * 40, "٣"])
+def test_what_is_no_entry_is_not_found(world, idx):
+    with browser(world) as client:
+        assert client.get(f"/log/{idx}").status_code == 404
+        assert client.get(f"/log/{idx}/bundle").status_code == 404
+    with browser(world) as client:
+        assert client.get("/log", params={"before": idx}).status_code == 200
+
+
+def test_one_that_no_checkpoint_covers_says_so(world, signed):
+    with world.box.works.begin(OPERATOR, quiet=True) as work:
+        late = ledger.append(work, type="test.late", subject="test:three", detail={})
+    with browser(world) as client:
+        assert "Not signed yet" in client.get(f"/log/{late}").text
+        assert client.get(f"/log/{late}/bundle").status_code == 404
+
+
+def test_a_search_stops_where_it_says_and_goes_on_from_there(world, signed, monkeypatch):
+    monkeypatch.setattr(queries, "LOOKED_AT", 10)
+    size = signed["private"] + 1
+    with world.box.works.begin(read_only=True) as work:
+        wanted = queries.Search(type="nothing")
+        found = queries.search(work, wanted, before=None, limit=50)
+        assert (found.rows, found.next) == ((), size - 10)
+        looked, before = 0, None
+        while True:
+            found = queries.search(work, queries.Search(type="test."), before=before, limit=1)
+            looked += len(found.rows)
+            if found.next is None:
+                break
+            before = found.next
+        assert looked == 2
