@@ -1,0 +1,17 @@
+"""The pages of staff: the board, decisions, holds, plans, papers, incidents, evidence and figures.
+
+A step taken on any of them goes through ``steps``: the permission is asked before a word on the
+form, and a refusal shows the page again with what was typed.
+"""
+
+from stagerelease.http.pages.desk import board, holds, promoting, promotions, tracks
+
+ROUTERS = (
+    board.router,
+    promotions.router,
+    promoting.router,
+    holds.router,
+    tracks.router,
+)
+
+__all__ = ["ROUTERS"]
