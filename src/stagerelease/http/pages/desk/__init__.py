@@ -4,7 +4,20 @@ A step taken on any of them goes through ``steps``: the permission is asked befo
 form, and a refusal shows the page again with what was typed.
 """
 
-from stagerelease.http.pages.desk import board, holds, promoting, promotions, tracks
+from stagerelease.http.pages.desk import (
+    agreements,
+    board,
+    evidence,
+    figures,
+    holds,
+    incidents,
+    people,
+    plans,
+    promoting,
+    promotions,
+    tracks,
+    webhooks,
+)
 
 ROUTERS = (
     board.router,
@@ -12,6 +25,13 @@ ROUTERS = (
     promoting.router,
     holds.router,
     tracks.router,
+    plans.router,
+    incidents.router,
+    evidence.router,
+    agreements.router,
+    people.router,
+    figures.router,
+    webhooks.router,
 )
 
 __all__ = ["ROUTERS"]
