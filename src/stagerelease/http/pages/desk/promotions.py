@@ -227,8 +227,8 @@ def _bar_to_decide(work: Work, found: FactsPage) -> str:
     mine = next((d for d in found.deciders if d.person_id == me), None)
     if mine is not None:
         return "" if mine.may else mine.why
-    roles = sorted({role for d in found.deciders for role in d.roles}) or ["a reviewer"]
-    return f"This stage is decided by {' or '.join(roles)}; ask one of them."
+    roles = sorted({role for d in found.deciders for role in d.roles}) or ["reviewer"]
+    return f"People with the role {' or '.join(roles)} decide this stage; ask one of them."
 
 
 def _bar_to_apply(work: Work, found: FactsPage) -> str:
