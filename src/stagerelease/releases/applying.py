@@ -28,6 +28,7 @@ from stagerelease.releases.moving import (
     move,
     supersede,
 )
+from stagerelease.releases.promotions import check_seen
 from stagerelease.releases.reviewing import settle
 from stagerelease.releases.rules import OPEN, State, blockers
 from stagerelease.releases.tables import Promotion, Track
@@ -36,19 +37,22 @@ from stagerelease.releases.tracks import move_track
 log = structlog.get_logger(__name__)
 
 
-def apply(work: Work, promotion_id: int) -> PromotionRow:
+def apply(work: Work, promotion_id: int, *, request_hash: str | None = None) -> PromotionRow:
     """Move the track one stage up, if every gate passes at this instant.
 
     Other unapplied requests of the track are superseded. Stage event, announcement and log entries
-    commit together or not at all.
+    commit together or not at all. ``request_hash``, when given, is the one that was looked at.
 
     Raises:
         NotFound: there is no such request.
+        Stale: the request was edited since it was looked at.
         Blocked: lists every reason, not just the first.
     """
     require(work.actor, Permission.PROMOTION_APPLY)
     row = facts.load_promotion(work, promotion_id)
     track = lock_track(work, row.track_id)
+    if request_hash is not None:
+        check_seen(lock_promotion(work, promotion_id), request_hash)
     _apply_locked(work, track, promotion_id)
     return facts.load_promotion(work, promotion_id)
 

@@ -43,22 +43,44 @@ class BoardRow:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Every track against every stage of the plans in use, lowest stage first."""
+    """Tracks against every stage of the plans they are under, lowest stage first.
+
+    ``more`` tells whether a window of it has others behind.
+    """
 
     stages: tuple[str, ...]
     rows: tuple[BoardRow, ...]
+    more: bool = False
 
 
-def board(work: Work) -> Board:
-    """Return the board to somebody who may read tracks.
+def board(
+    work: Work,
+    *,
+    named: str = "",
+    waiting_only: bool = False,
+    offset: int = 0,
+    limit: int | None = None,
+) -> Board:
+    """Return the board to somebody who may read tracks: all of it, or a window of ``limit`` tracks.
 
-    Reads the same few statements however many tracks there are.
+    ``named`` is a part of the repository's name; ``waiting_only`` leaves those with an open
+    request. Reads the same few statements however many tracks there are.
     """
     require(work.actor, Permission.TRACK_READ)
-    tracks = queries.list_tracks(work)
-    waiting = {(p.track_id, p.to_stage): p for p in requests.open_promotions(work)}
+    asked_for = requests.open_promotions(work)
+    tracks = queries.list_tracks(
+        work,
+        ids={p.track_id for p in asked_for} if waiting_only else None,
+        named=named,
+        offset=offset,
+        limit=None if limit is None else limit + 1,
+    )
+    more = limit is not None and len(tracks) > limit
+    tracks = tracks[:limit] if more else tracks
+    shown = {track.id for track in tracks}
+    waiting = {(p.track_id, p.to_stage): p for p in asked_for if p.track_id in shown}
     counts = _approvals(work, list(waiting.values()))
-    reached = queries.stages_reached(work)
+    reached = queries.stages_reached(work, track_ids=None if limit is None else shown)
     holds = queries.active_holds(work)
     stages: list[str] = []
     for version in dict.fromkeys(track.plan_version_id for track in tracks):
@@ -81,7 +103,7 @@ def board(work: Work) -> Board:
                 track.id, track.repo_id, track.kind, track.revision_id, track.stage, held, cells
             )
         )
-    return Board(tuple(stages), tuple(rows))
+    return Board(tuple(stages), tuple(rows), more)
 
 
 def _covers(hold: HoldRow, track: TrackRow) -> bool:

@@ -302,10 +302,11 @@ def list_promotions(
 ) -> list[PromotionRow]:
     """Return promotion requests to somebody who may read them, oldest first.
 
-    At most ``limit`` of them, with numbers above ``after``.
+    At most ``limit`` of them, with numbers above ``after``. ``state`` is one of the states or
+    ``open``.
     """
     require(work.actor, Permission.PROMOTION_READ)
-    if state is not None and state not in {s.value for s in State}:
+    if state is not None and state not in {"open", *State}:
         raise Invalid(f"There is no state {state!r}.", reason="promotion.state")
     if track_id is not None and not queries.storable(track_id):
         return []

@@ -248,8 +248,16 @@ def list_tracks(
     variant_id: str | None = None,
     stage: str | None = None,
     families: Collection[str] | None = None,
+    ids: Collection[str] | None = None,
+    named: str = "",
+    offset: int = 0,
+    limit: int | None = None,
 ) -> list[TrackRow]:
-    """Return tracks by variant, newest first within each."""
+    """Return tracks by variant, newest first within each.
+
+    ``named`` is a part of the repository's name, in any case; ``offset`` and ``limit`` cut a window
+    out of what is left.
+    """
     statement = _TRACK.order_by(
         Variant.position, Variant.repo_id, Track.created_at.desc(), Track.id
     )
@@ -259,18 +267,30 @@ def list_tracks(
         statement = statement.where(Track.stage == stage)
     if families is not None:
         statement = statement.where(Variant.family_id.in_(sorted(families)))
+    if ids is not None:
+        statement = statement.where(Track.id.in_(sorted(ids)))
+    if named:
+        statement = statement.where(Variant.repo_id.icontains(named, autoescape=True))
+    if limit is not None:
+        statement = statement.offset(offset).limit(limit)
     return [TrackRow(*row) for row in work.session.execute(statement)]
 
 
-def stages_reached(work: Work) -> dict[tuple[str, str], datetime]:
-    """Return when each track last entered each stage it has been at, by ``(track id, stage)``."""
-    rows = work.session.execute(
-        select(
-            StageEvent.track_id,
-            StageEvent.to_stage,
-            func.max(StageEvent.at, type_=UtcDateTime()),
-        ).group_by(StageEvent.track_id, StageEvent.to_stage)
-    )
+def stages_reached(
+    work: Work, *, track_ids: Collection[str] | None = None
+) -> dict[tuple[str, str], datetime]:
+    """Return when each track last entered each stage it has been at, by ``(track id, stage)``.
+
+    Of every track, or of these.
+    """
+    statement = select(
+        StageEvent.track_id,
+        StageEvent.to_stage,
+        func.max(StageEvent.at, type_=UtcDateTime()),
+    ).group_by(StageEvent.track_id, StageEvent.to_stage)
+    if track_ids is not None:
+        statement = statement.where(StageEvent.track_id.in_(sorted(track_ids)))
+    rows = work.session.execute(statement)
     return {(track_id, stage): at for track_id, stage, at in rows}
 
 

@@ -142,12 +142,16 @@ def list_promotions(
     after: int | None = None,
     limit: int | None = None,
 ) -> list[PromotionRow]:
-    """Return promotion requests, oldest first: at most ``limit``, with numbers above ``after``."""
+    """Return promotion requests, oldest first: at most ``limit``, with numbers above ``after``.
+
+    ``state`` may be ``open``: every one that has not ended.
+    """
     statement = _PROMOTION.order_by(Promotion.id)
     if track_id is not None:
         statement = statement.where(Promotion.track_id == track_id)
     if state is not None:
-        statement = statement.where(Promotion.state == state)
+        states = sorted(OPEN) if state == "open" else [state]
+        statement = statement.where(Promotion.state.in_(states))
     if after is not None:
         statement = statement.where(Promotion.id > after)
     if limit is not None:

@@ -45,6 +45,7 @@ from stagerelease.releases.retracting import dispute_evidence, retract_evidence
 from stagerelease.releases.reviewing import approve, judge, reject, request_changes
 from stagerelease.releases.simulating import simulate
 from stagerelease.releases.tracks import create_track, list_tracks, show_track, withdraw_track
+from stagerelease.releases.waiting import waiting_for_me
 from stagerelease.releases.waivers import (
     end_waiver,
     list_waivers,
@@ -98,6 +99,7 @@ __all__ = [
     "show_waiver",
     "sign_waiver",
     "simulate",
+    "waiting_for_me",
     "what_blocks",
     "withdraw_track",
 ]

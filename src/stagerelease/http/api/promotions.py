@@ -254,7 +254,7 @@ def list_promotions(
     track_id: Annotated[str | None, Query(max_length=64)] = None,
     state: Annotated[str | None, Query(max_length=24)] = None,
 ) -> list[PromotionOut]:
-    """List promotion requests, oldest first."""
+    """List promotion requests, oldest first; ``state`` may be ``open``."""
     with begin(read_only=True) as work:
         rows = service.list_promotions(
             work,

@@ -48,6 +48,10 @@ class Typed:
         text = self.get(key)
         return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
+    def everything(self) -> dict[str, str]:
+        """Return every field as it was typed, to show a page with many forms again."""
+        return {key: self.raw(key) for key in self._values}
+
     def words(self) -> list[str]:
         """Return what somebody wrote in their own words: each value longer than a name."""
         return [v for vs in self._values.values() for v in vs if len(v.split()) >= WORTH_KEEPING]

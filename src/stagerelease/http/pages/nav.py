@@ -45,7 +45,7 @@ STAFF = (
     Entry("/staff/evidence", "Evidence", needs=Permission.EVIDENCE_READ),
     Entry("/staff/plans", "Plans", needs=Permission.PLAN_READ),
     Entry("/staff/holders", "Holders", needs=Permission.GRANT_READ),
-    Entry("/staff/agreements", "Agreements", needs=Permission.AGREEMENT_PUBLISH),
+    Entry("/staff/agreements", "Agreements", needs=Permission.AGREEMENT_READ),
     Entry("/staff/usage", "Usage", needs=Permission.USAGE_READ),
     Entry("/staff/people", "People", needs=Permission.PEOPLE_READ),
     Entry("/staff/webhooks", "Webhooks", needs=Permission.WEBHOOK_MANAGE),
@@ -68,10 +68,13 @@ def links(entries: Iterable[Entry], viewer: Viewer) -> list[Entry]:
 def current(entry: Entry, here: str, siblings: Iterable[Entry]) -> str:
     """Return how an entry stands to the page one is on: ``page``, ``true`` (below it) or nothing.
 
-    Of several entries above a page the longest is meant.
+    Of several entries above a page the longest is meant, and none where one is the page itself.
     """
     if here == entry.path:
         return "page"
+    siblings = list(siblings)
+    if any(e.path == here for e in siblings):
+        return ""
     above = [e.path for e in siblings if e.path != "/" and here.startswith(e.path + "/")]
     return "true" if above and entry.path == max(above, key=len) else ""
 

@@ -57,9 +57,42 @@ FILTERS = {
 }
 
 
+READY = {
+    "storage": (
+        "question",
+        "Who can read it",
+        "Where will the files be kept, and who else can read them?",
+    ),
+    "affiliation": (
+        "question",
+        "Affiliation",
+        "Which page of your organisation names you and your role there?",
+    ),
+    "purpose": (
+        "question",
+        "What is measured",
+        "What exactly will you measure, and what do you need these weights for rather than those "
+        "that are public?",
+    ),
+    "public": (
+        "reason",
+        "The public one is enough",
+        "What you describe can be done with the weights that are public already.",
+    ),
+    "unknown": (
+        "reason",
+        "Cannot be verified",
+        "We could not verify the organisation you name.",
+    ),
+}
+"""Answers to begin from: the field each is for, its name, and its words."""
+
+
 @router.get("")
-def queue(request: Request, begin: BeginPage, show: str = "open", after: str = "") -> Response:
-    """Show what waits, oldest first."""
+def queue(
+    request: Request, begin: BeginPage, show: str = "open", after: str = "", beside: str = ""
+) -> Response:
+    """Show what waits, oldest first; with one request beside it, if one is named."""
     show = show if show in FILTERS else "open"
     states: tuple[str, ...] = ()
     if show == "returned":
@@ -74,9 +107,19 @@ def queue(request: Request, begin: BeginPage, show: str = "open", after: str = "
             limit=PAGE,
             after=after or None,
         )
+        opened = access.request_page(work, beside) if beside else None
     more = urlencode({"show": show, "after": found.next}) if found.next else ""
     return page(
-        request, "queue.html", found=found, show=show, filters=FILTERS, more=more, paged=bool(after)
+        request,
+        "queue.html",
+        part="queue_beside.html",
+        found=found,
+        show=show,
+        after=after,
+        filters=FILTERS,
+        more=more,
+        paged=bool(after),
+        opened=opened,
     )
 
 
@@ -88,6 +131,7 @@ def _show(
     done: str = "",
     refusal: DomainError | None = None,
     typed: Typed | None = None,
+    ready: str = "",
 ) -> Response:
     with begin(read_only=True) as work:
         require(work.actor, Permission.ACCESS_REQUEST_READ)
@@ -100,6 +144,9 @@ def _show(
     if not typed:
         values["until"] = f"{now + DEFAULT_TERM:%Y-%m-%d}"
         values["days"] = str(REAPPLY_AFTER.days)
+        if ready in READY:
+            key, _, words = READY[ready]
+            values[key] = words
     return page(
         request,
         "review.html",
@@ -114,6 +161,7 @@ def _show(
         refusal=refusal,
         errors=errors,
         values=values,
+        ready=READY,
     )
 
 
@@ -129,9 +177,14 @@ def _barred(shown: access.RequestPage, me: str) -> str:
 
 
 @router.get("/{request_id}")
-def review(request: Request, begin: BeginPage, request_id: str, done: str = "") -> Response:
-    """Show one request with its answers, its thread, and what can be done with it."""
-    return _show(request, begin, request_id, done=done)
+def review(
+    request: Request, begin: BeginPage, request_id: str, done: str = "", ready: str = ""
+) -> Response:
+    """Show one request with its answers, its thread, and what can be done with it.
+
+    ``ready`` names an answer to begin from.
+    """
+    return _show(request, begin, request_id, done=done, ready=ready)
 
 
 def _do(

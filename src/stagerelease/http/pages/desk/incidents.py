@@ -1,0 +1,508 @@
+"""Incidents as staff handle them: reported, triaged, confirmed, mitigated, closed; and the words.
+
+Which step comes next is said by ``incidents.rules.MOVES``; the page offers those and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import Path, Request, Response
+
+from stagerelease.catalog import queries as catalog
+from stagerelease.db.work import Work
+from stagerelease.http.pages.begin import BeginPage
+from stagerelease.http.pages.desk.holds import MOST, covered
+from stagerelease.http.pages.desk.promotions import Said
+from stagerelease.http.pages.desk.steps import (
+    Act,
+    desk_router,
+    names_of,
+    needed,
+    status_after,
+    take,
+    take_grave,
+    wrong,
+)
+from stagerelease.http.pages.forms import Sent, Typed
+from stagerelease.http.pages.frame import by_field, page
+from stagerelease.identity import queries as people
+from stagerelease.identity.rules import Permission, authorize, require
+from stagerelease.incidents import queries as reading
+from stagerelease.incidents import service as incidents
+from stagerelease.incidents.rows import IncidentPage, ReceiptRow
+from stagerelease.incidents.rules import MOVES, State, consents_to_close
+from stagerelease.kernel.errors import DomainError
+from stagerelease.partners import service as partners
+from stagerelease.partners.holding import HolderRow
+from stagerelease.releases import queries as releases
+
+router = desk_router("/staff/incidents")
+Number = Annotated[int, Path(ge=1, le=releases.MAX_ID)]
+ROWS = 50
+SHOWS = {
+    "open": "Open",
+    "all": "All",
+    **{state.value: state.value.capitalize() for state in State},
+}
+SEVERITIES = [("", "Choose"), *((s, s.capitalize()) for s in ("low", "medium", "high", "critical"))]
+TIERS = [
+    ("", "Nobody knows"),
+    ("1", "Curious individuals"),
+    ("2", "Skilled people with resources"),
+    ("3", "An advanced, persistent actor"),
+]
+DAYS = 3
+NOTICES = {
+    "reported": "The report is taken. Assess it next.",
+    "triaged": "The assessment is on record.",
+    "reassessed": "The assessment is renewed. What it covers besides is stopped already.",
+    "confirmed": "The incident is confirmed. What it covers is stopped, and holders are told.",
+    "dismissed": "The report is dismissed.",
+    "mitigated": "Its harm is contained. What it stops stays stopped.",
+    "closed": "Your word to close it is on record.",
+    "reopened": "The incident is open again.",
+    "noted": "Your word is on the thread.",
+    "advised": "The advisory is sent to every holder.",
+    "erased": "The reporter’s contact is erased.",
+}
+
+
+@router.get("")
+def list_incidents(
+    request: Request, begin: BeginPage, show: str = "open", after: str = ""
+) -> Response:
+    """List incidents, newest first."""
+    return _list(request, begin, show=show, after=after)
+
+
+def _list(
+    request: Request,
+    begin: Any,
+    *,
+    show: str = "open",
+    after: str = "",
+    refusal: DomainError | None = None,
+    typed: Typed | None = None,
+) -> Response:
+    show = show if show in SHOWS else "open"
+    behind = int(after) if after.isdecimal() and after.isascii() and len(after) < 10 else None
+    with begin(read_only=True) as work:
+        rows = incidents.list_incidents(
+            work, state=None if show == "all" else show, limit=ROWS + 1, after=behind
+        )
+        overdue = incidents.overdue_advisories(work, limit=ROWS)
+        told = _receivers(work, overdue)
+        manages = authorize(work.actor, Permission.INCIDENT_MANAGE).allowed
+    older = f"/staff/incidents?show={show}&after={rows[ROWS - 1].id}" if len(rows) > ROWS else ""
+    return page(
+        request,
+        "desk/incidents.html",
+        status=status_after(refusal),
+        rows=rows[:ROWS],
+        show=show,
+        shows=SHOWS,
+        older=older,
+        newer=f"/staff/incidents?show={show}" if behind else "",
+        overdue=overdue,
+        told=told,
+        manages=manages,
+        refusal=refusal,
+        errors=by_field(refusal.fields) if refusal else {},
+        values=typed.values("text", "about") if typed else {"text": "", "about": ""},
+    )
+
+
+def _receivers(work: Work, rows: Iterable[ReceiptRow]) -> dict[str, str]:
+    found = {}
+    for row in rows:
+        if row.organisation_id is not None:
+            found[row.id] = people.load_organisation(work, row.organisation_id).name
+        elif row.person_id is not None:
+            found[row.id] = people.load_person(work, row.person_id).display_name
+    return found
+
+
+@router.post("")
+def report(request: Request, begin: BeginPage, sent: Sent) -> Response:
+    """Take down what somebody of staff saw."""
+
+    def act(work: Work) -> str:
+        text = needed(sent, "text", "Say what was seen, where and when.")
+        row = incidents.report(work, text=text, about=sent.get("about"), network="staff")
+        return f"/staff/incidents/{row.incident_id}?done=reported#done"
+
+    def again(refusal: DomainError) -> Response:
+        return _list(request, begin, refusal=refusal, typed=sent)
+
+    return take(begin, Permission.INCIDENT_READ, act, then=str, again=again)
+
+
+@router.get("/{number}")
+def show_incident(request: Request, begin: BeginPage, number: Number, done: str = "") -> Response:
+    """Show everything known of an incident, and what can be done next."""
+    return _show(request, begin, number, done=done)
+
+
+def _show(
+    request: Request,
+    begin: Any,
+    number: int,
+    *,
+    done: str = "",
+    refusal: DomainError | None = None,
+    typed: Typed | None = None,
+) -> Response:
+    with begin(read_only=True) as work:
+        found = incidents.show_incident(work, number)
+        who = names_of(work, _actors(found))
+        options = _coverable(work)
+        names = covered(work, found.holds) | dict(options)
+        names |= {row.id: row.repo_id for row in releases.find_tracks(work, found.tracks)}
+        stopped = _stopped(work, number)
+        me = work.actor.id
+        manages = authorize(work.actor, Permission.INCIDENT_MANAGE).allowed
+    i = found.incident
+    return page(
+        request,
+        "desk/incident.html",
+        status=status_after(refusal),
+        found=found,
+        i=i,
+        who=who,
+        names=names,
+        options=options,
+        stopped=stopped,
+        steps={step.name.lower() for state, step in MOVES if state == i.state and manages},
+        manages=manages,
+        me=me,
+        events=_thread(found, who),
+        asked=consents_to_close(blocking=i.blocking),
+        severities=SEVERITIES,
+        tiers=TIERS,
+        notice=NOTICES.get(done, ""),
+        refusal=refusal,
+        errors=by_field(refusal.fields) if refusal else {},
+        typed=typed.everything() if typed else {},
+        covers=typed.all("covers") if typed else _covers(found),
+    )
+
+
+def _covers(found: IncidentPage) -> list[str]:
+    everything = ["everything:"] if found.incident.scope == "everything" else []
+    return [
+        *everything,
+        *(f"track:{one}" for one in found.tracks),
+        *(f"family:{one}" for one in found.families),
+    ]
+
+
+def _actors(found: IncidentPage) -> set[str]:
+    return {
+        *(event.actor_id for event in found.events),
+        *(update.author_id for update in found.updates if update.written_by == "staff"),
+        *(consent.person_id for consent in found.consents),
+        *(one.sent_by for one in found.advisories),
+    }
+
+
+def _coverable(work: Work) -> list[tuple[str, str]]:
+    """Return what an incident may cover, as values and words of a form."""
+    tracks = releases.list_tracks(work, limit=MOST)
+    return [
+        *((f"track:{row.id}", f"{row.repo_id}, {row.kind}") for row in tracks),
+        *((f"family:{f.id}", f"Every track of {f.name}") for f in catalog.list_families(work)),
+        ("everything:", "Everything"),
+    ]
+
+
+def _stopped(work: Work, number: int) -> list[HolderRow]:
+    """Return the active grants on what an incident covers: those that a stop would reach now."""
+    if not authorize(work.actor, Permission.GRANT_READ).allowed:
+        return []
+    row = reading.load_incident(work, number)
+    return [
+        grant
+        for track in reading.covered_tracks(work, row)[:MOST]
+        for grant in partners.holders_report(work, track_id=track.id, state="active", limit=500)
+    ]
+
+
+def _thread(found: IncidentPage, who: dict[str, str]) -> list[Said]:
+    kinds = {"confirmed": "bad", "closed": "good", "mitigated": "good", "dismissed": "good"}
+    readers = {"private": "for staff", "reporter": "to the reporter", "public": "in public"}
+    said = [
+        Said(
+            e.to_state.capitalize(),
+            e.at,
+            who.get(e.actor_id, e.actor_id),
+            e.reason,
+            kinds.get(e.to_state, ""),
+            e.leaf_idx,
+        )
+        for e in found.events
+    ]
+    for u in found.updates:
+        by = who.get(u.author_id, "") if u.written_by == "staff" else "the reporter"
+        title = f"A word {readers[u.visibility]}"
+        said.append(
+            Said(title, u.at, by, u.text, "ask" if by == "the reporter" else "", u.leaf_idx)
+        )
+    for c in found.consents:
+        words = f"{c.outcome}\n{c.public_outcome}".strip()
+        said.append(
+            Said("Consented to close it", c.at, who.get(c.person_id, ""), words, "", c.leaf_idx)
+        )
+    return sorted(said, key=lambda one: one.at)
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+def _step(
+    request: Request,
+    begin: Any,
+    number: int,
+    sent: Typed,
+    act: Act,
+    *,
+    done: str,
+    grave: bool = False,
+) -> Response:
+    def again(refusal: DomainError) -> Response:
+        return _show(request, begin, number, refusal=refusal, typed=sent)
+
+    where = f"/staff/incidents/{number}?done={done}#done"
+    way = take_grave if grave else take
+    return way(begin, Permission.INCIDENT_MANAGE, act, then=where, again=again)
+
+
+def _links(sent: Typed, found: IncidentPage) -> incidents.Links:
+    """Return what the form says an incident covers, beside what it names already."""
+    chosen = [one.partition(":") for one in sent.all("covers")]
+    return incidents.Links(
+        everything=any(kind == "everything" for kind, _, _ in chosen),
+        tracks=[name for kind, _, name in chosen if kind == "track"],
+        families=[name for kind, _, name in chosen if kind == "family"],
+        grants=found.grants,
+        evidence=found.evidence,
+    )
+
+
+@router.post("/{number}/triage")
+def triage(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Say how severe it is, whether it must stop releases, and what it is about."""
+
+    def act(work: Work) -> object:
+        severity = needed(sent, "severity", "Choose how severe it is.")
+        return incidents.triage(
+            work,
+            number,
+            severity=severity,
+            blocking=sent.ticked("blocking"),
+            actor_tier=sent.number("actor_tier"),
+            title=sent.get("title"),
+            public_summary=sent.get("public_summary"),
+            links=_links(sent, incidents.show_incident(work, number)),
+            reason=sent.get("reason"),
+        )
+
+    return _step(request, begin, number, sent, act, done="triaged")
+
+
+@router.post("/{number}/reassess")
+def reassess(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Say more about a confirmed incident; what a blocking one covers besides stops at once."""
+
+    def act(work: Work) -> object:
+        reason = needed(sent, "reason", "Say what is known besides.")
+        return incidents.reassess(
+            work,
+            number,
+            reason=reason,
+            severity=sent.get("severity") or None,
+            blocking=sent.ticked("blocking"),
+            actor_tier=sent.number("actor_tier"),
+            title=sent.get("title"),
+            public_summary=sent.get("public_summary"),
+            links=_links(sent, incidents.show_incident(work, number)),
+        )
+
+    return _step(request, begin, number, sent, act, done="reassessed", grave=True)
+
+
+@router.get("/{number}/freeze")
+def before_confirming(request: Request, begin: BeginPage, number: Number) -> Response:
+    """Show what confirming an incident stops, by name and with the count as it is now."""
+    return _freeze(request, begin, number)
+
+
+def _freeze(
+    request: Request,
+    begin: Any,
+    number: int,
+    *,
+    refusal: DomainError | None = None,
+    typed: Typed | None = None,
+) -> Response:
+    with begin(read_only=True) as work:
+        require(work.actor, Permission.INCIDENT_MANAGE)
+        found = incidents.show_incident(work, number)
+        stopped = _stopped(work, number)
+        tracks = reading.covered_tracks(work, found.incident)
+        now = work.now
+    return page(
+        request,
+        "desk/freeze.html",
+        part="desk/stops.html",
+        status=status_after(refusal),
+        i=found.incident,
+        stopped=stopped,
+        tracks=tracks,
+        now=now,
+        refusal=refusal,
+        errors=by_field(refusal.fields) if refusal else {},
+        values=typed.values("reason", "advisory", "days")
+        if typed
+        else {"reason": "", "advisory": "", "days": str(DAYS)},
+    )
+
+
+@router.post("/{number}/confirm")
+def confirm(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Confirm it; a blocking one stops what it covers and tells every holder at once."""
+
+    def act(work: Work) -> object:
+        reason = needed(sent, "reason", "Say how you know.")
+        return incidents.confirm(
+            work,
+            number,
+            reason=reason,
+            advisory=sent.get("advisory") or None,
+            acknowledge_within=_days(sent),
+        )
+
+    def again(refusal: DomainError) -> Response:
+        return _freeze(request, begin, number, refusal=refusal, typed=sent)
+
+    return take_grave(
+        begin,
+        Permission.INCIDENT_MANAGE,
+        act,
+        then=f"/staff/incidents/{number}?done=confirmed#done",
+        again=again,
+    )
+
+
+def _days(sent: Typed) -> timedelta:
+    days = sent.number("days")
+    if days is None or not 1 <= days <= 90:
+        raise wrong("days", "Give a number of days, 1 to 90.")
+    return timedelta(days=days)
+
+
+@router.post("/{number}/dismiss")
+def dismiss(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Dismiss a triaged report."""
+
+    def act(work: Work) -> object:
+        reason = needed(sent, "dismiss_reason", "Say why it is no incident.")
+        return incidents.dismiss(work, number, reason=reason, reply=sent.get("reply"))
+
+    return _step(request, begin, number, sent, act, done="dismissed")
+
+
+@router.post("/{number}/mitigate")
+def mitigate(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Say that its harm is contained."""
+
+    def act(work: Work) -> object:
+        reason = needed(sent, "mitigate_reason", "Say how it is contained.")
+        return incidents.mitigate(work, number, reason=reason)
+
+    return _step(request, begin, number, sent, act, done="mitigated")
+
+
+@router.post("/{number}/close")
+def close(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Close it, or consent to."""
+
+    def act(work: Work) -> object:
+        outcome = needed(sent, "outcome", "Say what came of it.")
+        return incidents.close(
+            work, number, outcome=outcome, public_outcome=sent.get("public_outcome")
+        )
+
+    return _step(request, begin, number, sent, act, done="closed", grave=True)
+
+
+@router.post("/{number}/reopen")
+def reopen(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Open it again."""
+
+    def act(work: Work) -> object:
+        reason = needed(sent, "reopen_reason", "Say why it is opened again.")
+        return incidents.reopen(work, number, reason=reason)
+
+    return _step(request, begin, number, sent, act, done="reopened", grave=True)
+
+
+@router.post("/{number}/note")
+def note(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Put a word on its thread."""
+
+    def act(work: Work) -> object:
+        text = needed(sent, "text", "Write what is to be read.")
+        readers = sent.get("visibility")
+        if readers not in ("private", "reporter", "public"):
+            raise wrong("visibility", "Choose who reads it.")
+        return incidents.add_note(work, number, text=text, visibility=readers)
+
+    return _step(request, begin, number, sent, act, done="noted")
+
+
+@router.post("/{number}/advise")
+def advise(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Tell every holder of what it covers."""
+
+    def act(work: Work) -> object:
+        text = needed(sent, "advice", "Write what holders are to know and do.")
+        return incidents.send_advisory(work, number, text=text, within=_days(sent))
+
+    return _step(request, begin, number, sent, act, done="advised")
+
+
+@router.post("/{number}/erase")
+def erase(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Response:
+    """Erase the reporter's contact, and their words if asked."""
+
+    def act(work: Work) -> object:
+        reason = needed(sent, "erase_reason", "Say why it is erased.")
+        return incidents.erase_report(work, number, reason=reason, words=sent.ticked("words"))
+
+    return _step(request, begin, number, sent, act, done="erased", grave=True)
+
+
+@router.get("/{number}/advisories/{advisory_id}")
+def receipts(request: Request, begin: BeginPage, number: Number, advisory_id: str) -> Response:
+    """Show whom an advisory went to, and who acknowledged it."""
+    with begin(read_only=True) as work:
+        found = incidents.show_incident(work, number)
+        advisory = next((a for a in found.advisories if a.id == advisory_id), None)
+        rows = incidents.advisory_receipts(work, advisory_id, limit=500) if advisory else []
+        told = _receivers(work, rows)
+        who = names_of(work, [row.acknowledged_by for row in rows])
+        now: datetime = work.now
+    return page(
+        request,
+        "desk/advisory.html",
+        i=found.incident,
+        advisory=advisory,
+        rows=rows,
+        told=told,
+        who=who,
+        now=now,
+        status=200 if advisory else 404,
+    )
