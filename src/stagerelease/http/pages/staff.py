@@ -198,7 +198,7 @@ def _do(
 ) -> Response:
     """Take a step, then lead back to the request; show a refusal there, with what was typed."""
     try:
-        with begin() as work:
+        with begin(proved=done == "approve") as work:  # it lets somebody in
             require(work.actor, Permission.ACCESS_REQUEST_DECIDE)  # before any word on the form
             act(work)
     except (Invalid, Conflict, Stale, Forbidden, NotFound) as error:

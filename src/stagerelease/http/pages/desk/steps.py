@@ -49,13 +49,15 @@ def take(
     *,
     then: str | Callable[[Any], str],
     again: Again,
+    proved: bool = False,
 ) -> Response:
     """Take a step in one Work and lead on; a refusal is handed to ``again``, which shows the page.
 
     ``needs`` is asked before any word on the form, so that who may not act learns nothing else.
+    ``proved`` asks for a fresh proof of who acts; what is typed is kept until it is given.
     """
     try:
-        with begin() as work:
+        with begin(proved=proved) as work:
             require(work.actor, needs)
             done = act(work)
             where = then(done) if callable(then) else then
@@ -77,7 +79,7 @@ def take_grave(
     Every such step of a page goes through here and nothing else does, so a proof that the person
     is at their keyboard now is asked for in this one place, before the step is taken.
     """
-    return take(begin, needs, act, then=then, again=again)
+    return take(begin, needs, act, then=then, again=again, proved=True)
 
 
 def status_after(refusal: DomainError | None) -> int:
