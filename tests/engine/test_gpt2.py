@@ -117,11 +117,11 @@ def test_greedy_answers_are_those_of_transformers(label: str, tmp_path: Path) ->
     """Fifty prompts of 1 to 200 tokens for each of the four, alone and in a mixed batch."""
     model = reference(label)
     asked = prompts(50, seed=LABELS.index(label))
-    want = [generated(model, prompt, 20) for prompt in asked]
+    want = [generated(model, prompt, 12) for prompt in asked]
     blobs = LocalBlobStore(tmp_path / "blobs")
     checkpoint = put(blobs, directory(label))
     jobs = [
-        Job(checkpoint, [prompt], max_tokens=20, sampling=GREEDY, logprobs=0) for prompt in asked
+        Job(checkpoint, [prompt], max_tokens=12, sampling=GREEDY, logprobs=0) for prompt in asked
     ]
     for way in (alone, in_company):
         found = with_engine(blobs, options(), lambda engine, way=way: way(engine, jobs))

@@ -34,6 +34,7 @@ from stagerelease.engine.batching import CHUNK
 from stagerelease.engine.linear import Dtype
 from stagerelease.engine.local import LocalEngine
 from stagerelease.engine.ports import Admitted, Checkpoint, Ended, Job, Piece, Sampling
+from stagerelease.engine.shelf import Room, Shelf
 from stagerelease.kernel.errors import DomainError, Invalid, TooMany, Unavailable
 from stagerelease.storage.local import LocalBlobStore
 
@@ -602,6 +603,25 @@ def test_the_longest_unused_model_makes_room(
         assert [m.commit for m in (await engine.state()).models] == [minis["124M"].commit]
 
     with_engine(blobs, options(**small, memory=size["1.5B"] - 1), too_large)
+
+
+def test_who_has_borrowed_a_model_keeps_it_before_anything_is_computed(
+    blobs: LocalBlobStore, minis: dict[str, Checkpoint]
+) -> None:
+    async def main() -> None:
+        room = Room(memory=6_500_000, store_memory=1, sequences=1, queue=1, patience=60)
+        shelf = Shelf(blobs, room, dtype="fp32", device=torch.device("cpu"), threads=1)
+        async with shelf.borrow(minis["124M"]) as runner:
+            with pytest.raises(Unavailable) as refusal:
+                async with shelf.borrow(minis["774M"]):
+                    pass
+            assert refusal.value.reason == "engine.memory"
+            assert shelf.runners() == [runner]
+        async with shelf.borrow(minis["774M"]) as other:
+            assert shelf.runners() == [other]
+        shelf.close()
+
+    asyncio.run(main())
 
 
 def test_models_that_push_each_other_out_lose_nobody(

@@ -10,7 +10,7 @@ from miniatures import HELD_OUT, LABELS, Script, load, play, tokenizer
 from torch import Tensor
 from torch.nn import functional as fn
 
-from stagerelease.engine.gpt2 import Gpt2
+from stagerelease.engine.gpt2 import Gpt2, padded
 from stagerelease.engine.linear import Dtype, Int8, Linear, Packed, Plain, checked, make_linear
 
 DTYPES: tuple[Dtype, ...] = ("fp32", "bf16", "int8")
@@ -71,6 +71,20 @@ def test_products_agree_with_the_plain_one(dtype: Dtype, gelu: bool) -> None:
     off = float((product(x) - want).norm() / want.norm())
     assert off < {"fp32": 1e-6, "bf16": 1e-2, "int8": 2e-2}[dtype]
     assert size >= weight.numel() * {"fp32": 4, "bf16": 2, "int8": 1}[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_is_the_same_whatever_number_of_rows_is_computed(dtype: Dtype) -> None:
+    """Of the numbers that are computed: one row alone would be another, so none is alone."""
+    chance = torch.Generator().manual_seed(1)
+    for inner, out in ((768, 384), (3072, 384), (176, 528)):
+        weight = torch.randn(out, inner, generator=chance) * 0.05
+        product, _ = make_linear(weight, torch.zeros(out), dtype=dtype)
+        x = torch.randn(padded(300), inner, generator=chance)
+        whole = product(x)
+        for rows in sorted({padded(rows) for rows in range(1, 300)}):
+            assert torch.equal(product(x[:rows]), whole[:rows]), rows
+            assert torch.equal(product(x[-rows:]), whole[-rows:]), rows
 
 
 class WrongLayout(Int8):
