@@ -205,6 +205,8 @@ def reviewed(officer: Visit, ada: Visit, request_id: str) -> None:
     """Take the request up, note, ask, and get an answer."""
     page = officer.go("/staff/requests")
     page.get_by_role("link", name="Ada Example").click()
+    page.get_by_text(ANSWERS["purpose"]).wait_for()  # beside the list
+    page.get_by_role("link", name="Review and decide").click()
     assert ANSWERS["purpose"] in page.locator("main").inner_text()
     officer.press("Assign")
     page.locator("#f-text").fill("Private: known group.")

@@ -239,3 +239,19 @@ def test_a_plan_is_linted_beside_its_text_as_it_is_written(chromium, world):
     assert manager.complaints == reviewer.complaints == []
     manager.context.close()
     reviewer.context.close()
+
+
+def test_a_request_opens_beside_its_list_in_place_and_without_scripts(chromium, world):
+    names = lay_out(world)
+    for scripts in (True, False):
+        officer = Visit(chromium, world, scripts=scripts, who="access_officer")
+        page = officer.go("/staff/requests")
+        page.get_by_role("link", name="Outsider (demo)").click()
+        page.get_by_role("link", name="Review and decide").wait_for()
+        assert "Known group." in page.locator("#beside .private").inner_text()
+        assert page.url.split("#")[0].endswith(f"beside={names['request']}")
+        page.get_by_role("link", name="Review and decide").click()
+        page.get_by_role("link", name="Cannot be verified").click()
+        assert "could not verify" in page.locator("#f-reason").input_value()
+        assert officer.complaints == []
+        officer.context.close()

@@ -265,6 +265,29 @@ def test_the_board_is_read_a_window_at_a_time(world):
         assert release_service.board(work, waiting_only=True).rows == ()
 
 
+def test_what_waits_for_somebody_is_what_they_can_do_something_about(world):
+    names = lay_out(world)
+    asked, asking, approved = (int(names[key]) for key in ("promotion", "asking", "approved"))
+
+    def waits(who: str) -> tuple[list[int], list[int], list[int]]:
+        with world.box.works.begin(world.actor(who), read_only=True) as work:
+            found = release_service.waiting_for_me(work)
+        return tuple(
+            [p.id for p in rows] for rows in (found.to_decide, found.to_apply, found.to_mend)
+        )
+
+    assert waits("reviewer_a") == ([asking], [], [])  # has decided on the other two
+    assert waits("reviewer_b") == ([asked, asking], [], [])
+    assert waits("release_manager") == ([], [approved], [])
+    assert waits("auditor") == ([], [], [])
+    with world.box.works.begin(world.actor("reviewer_b")) as work:
+        row = release_service.facts_page(work, asking).promotion
+        release_service.request_changes(
+            work, asking, request_hash=row.request_hash, comment="Say more."
+        )
+    assert waits("release_manager") == ([], [approved], [asking])
+
+
 def test_applying_what_was_edited_since_is_refused(world):
     names = lay_out(world)
     here = f"/staff/promotions/{names['approved']}"

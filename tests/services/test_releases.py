@@ -622,6 +622,7 @@ ACTS = {
     "show_track": (lambda w, t: service.show_track(w, t), "track:read"),
     "list_tracks": (lambda w, _: service.list_tracks(w), "track:read"),
     "board": (lambda w, _: service.board(w), "track:read"),
+    "waiting_for_me": (lambda w, _: service.waiting_for_me(w), "promotion:read"),
     "list_holds": (lambda w, _: service.list_holds(w), "track:read"),
     "show_hold": (lambda w, _: service.show_hold(w, 1), "track:read"),
     "list_plans": (lambda w, _: service.list_plans(w), "plan:read"),

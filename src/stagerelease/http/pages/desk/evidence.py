@@ -14,7 +14,6 @@ from stagerelease.evidence import service as evidence
 from stagerelease.evidence.queries import EvidenceRow
 from stagerelease.evidence.rules import State
 from stagerelease.http.pages.begin import BeginPage
-from stagerelease.http.pages.desk.promotions import Said
 from stagerelease.http.pages.desk.steps import (
     Act,
     desk_router,
@@ -23,6 +22,7 @@ from stagerelease.http.pages.desk.steps import (
     status_after,
     take,
 )
+from stagerelease.http.pages.desk.thread import Said
 from stagerelease.http.pages.forms import Sent, Typed
 from stagerelease.http.pages.frame import by_field, page
 from stagerelease.identity.rules import Permission, authorize, require

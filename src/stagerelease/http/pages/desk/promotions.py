@@ -7,7 +7,6 @@ page is shown again with what happened and with what was typed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
@@ -28,8 +27,9 @@ from stagerelease.http.pages.desk.steps import (
     typed_name,
     wrong,
 )
+from stagerelease.http.pages.desk.thread import ago, thread_of
 from stagerelease.http.pages.forms import Sent, Typed, end_of_day
-from stagerelease.http.pages.frame import by_field, page, span
+from stagerelease.http.pages.frame import by_field, page
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.kernel.errors import DomainError
 from stagerelease.releases import service as releases
@@ -46,11 +46,6 @@ SHOWS = {
     "open": "Open",
     **{state.value: state.value.replace("_", " ").capitalize() for state in State},
 }
-VERDICTS = {
-    "approve": ("Approved", "good"),
-    "reject": ("Rejected", "bad"),
-    "request_changes": ("Asked for changes", "ask"),
-}
 NOTICES = {
     "opened": "The promotion is submitted. Its reviewers were told.",
     "draft": "The draft is kept. Nobody is asked before you submit it.",
@@ -65,19 +60,6 @@ NOTICES = {
     "signed": "You signed the waiver.",
     "ended": "The waiver has ended.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """Something that happened to a request, as its thread shows it."""
-
-    title: str
-    at: datetime
-    by: str = ""
-    said: str = ""
-    kind: str = ""
-    leaf_idx: int | None = None
-    ago: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +117,7 @@ def show(
         changes = difference(work, request.app.state.blobs, found.promotion)
         events = thread_of(found)
         since = seen_at(typed, work.now)
-        moved = [_ago(one, work.now) for one in events if one.at > since] if refusal else []
+        moved = [ago(one, work.now) for one in events if one.at > since] if refusal else []
         context = {
             "bars": _bars(work, found),
             "may_judge": _may_judge(work, found),
@@ -162,42 +144,6 @@ def show(
         answerable=[g.key for g in found.gates if _answerable(g)],
         **context,
     )
-
-
-def _ago(one: Said, now: datetime) -> Said:
-    return Said(one.title, one.at, one.by, ago=span((now - one.at).total_seconds()))
-
-
-def thread_of(found: FactsPage) -> list[Said]:
-    """Return what happened to a request, oldest first."""
-    p = found.promotion
-    events = [Said("Opened", p.created_at, p.requester, p.rationale)]
-    if p.submitted_at is not None and p.submitted_at != p.created_at:
-        events.append(Said("Submitted", p.submitted_at, p.requester))
-    for a in found.approvals:
-        title, kind = VERDICTS[a.verdict]
-        late = "" if a.current else " an earlier edition"
-        events.append(
-            Said(title + late, a.at, a.person, a.comment, kind if a.current else "", a.leaf_idx)
-        )
-    for j in found.judgements:
-        answer = f"Answered {j.gate}: {'yes' if j.passed else 'no'}"
-        late = "" if j.current else ", of an earlier edition"
-        events.append(
-            Said(answer + late, j.at, j.person, j.reason, "good" if j.passed else "bad", j.leaf_idx)
-        )
-    for waiver in found.waivers:
-        if waiver.stage != p.to_stage:
-            continue
-        for n, signature in enumerate(waiver.signatures):
-            title = f"Proposed to waive {waiver.gate}" if n == 0 else f"Signed: {waiver.gate}"
-            said = waiver.reason if n == 0 else ""
-            events.append(Said(title, signature.at, signature.person, said, "", signature.leaf_idx))
-    if p.ended_at is not None:
-        kind = "good" if p.state == State.APPLIED else "bad"
-        title = "Promoted" if p.state == State.APPLIED else p.state.replace("_", " ").capitalize()
-        events.append(Said(title, p.ended_at, "", p.end_reason or "", kind))
-    return sorted(events, key=lambda one: one.at)
 
 
 # --- who may do what now -------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from stagerelease.db.work import Work
 from stagerelease.entitlements import service as entitlements
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.holds import covered
-from stagerelease.http.pages.desk.promotions import Said
 from stagerelease.http.pages.desk.steps import (
     desk_router,
     needed,
@@ -20,6 +19,7 @@ from stagerelease.http.pages.desk.steps import (
     take_grave,
     typed_name,
 )
+from stagerelease.http.pages.desk.thread import Said
 from stagerelease.http.pages.forms import Sent, Typed
 from stagerelease.http.pages.frame import by_field, day, page
 from stagerelease.http.pages.models import Rung
