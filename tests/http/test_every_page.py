@@ -41,6 +41,9 @@ ONE = "/staff/requests/{request_id}"
 TABLE = {
     "GET /": Row(EVERYONE),
     "GET /models": Row(EVERYONE),
+    "GET /playground": Row(EVERYONE),
+    "POST /playground": Row(KNOWN, {"prompt": ""}),
+    "POST /playground/stream": Row(KNOWN, {"prompt": ""}),
     "GET /log": Row(EVERYONE),
     "GET /log/{idx}": Row(EVERYONE),
     "GET /log/{idx}/bundle": Row(EVERYONE),

@@ -16,6 +16,7 @@ from stagerelease.http.pages import (
     me,
     my_evidence,
     nav,
+    playground,
     problems,
     proving,
     report,
@@ -48,6 +49,8 @@ ROUTERS = (
     log.router,
     problems.router,
     status.router,
+    playground.router,
+    playground.scripted,
 )
 
 nav.know(ROUTERS)
