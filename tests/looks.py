@@ -59,6 +59,11 @@ LOOKS = {
     "log entry": Look("/log/{entry}", "auditor"),
     "log entry, private": Look("/log/7"),
     "log entry, verified": Look("/log/5", "auditor", "Verify in this browser"),
+    "playground": Look("/playground", "researcher"),
+    "playground, written": Look(
+        "/playground?model={repo}", "researcher", "Continue the text", {"prompt": "In a shocking"}
+    ),
+    "playground, nobody": Look("/playground"),
     "status": Look("/status"),
     "incident": Look("/incidents/{incident}"),
     "docs": Look("/docs"),

@@ -254,7 +254,7 @@ def test_a_stop_ends_a_sequence_and_is_not_sent(blobs: LocalBlobStore, mini: Che
             assert held.count <= free.count
         (unmet,) = await ask(
             engine,
-            Job(mini, [TEXT], max_tokens=30, sampling=sampling, stop=[free.text[-3:] + "\x00", ""]),
+            Job(mini, [TEXT], max_tokens=30, sampling=sampling, stop=[free.text[-3:] + "\x00"]),
         )
         assert unmet == free
 
@@ -281,7 +281,6 @@ def test_no_tokens_can_be_asked_for(blobs: LocalBlobStore, mini: Checkpoint) -> 
         full = tuple(held_out_ids()[:256])
         (whole,) = await ask(engine, Job(mini, [full], max_tokens=0, echo=True, logprobs=0))
         assert whole.ids == list(full)
-        assert await ask(engine, Job(mini, [])) == []
 
     with_engine(blobs, options(), main)
 
@@ -300,9 +299,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a bias from the end": ({"sampling": Sampling(logit_bias={-1: 1.0})}, "engine.token"),
     "no text": ({"prompts": [TEXT, ""]}, "engine.empty"),
     "no ids": ({"prompts": [()]}, "engine.empty"),
-    "too many": ({"prompts": [TEXT] * 65, "n": 2}, "engine.sequences"),
-    "no choice": ({"n": 0}, "invalid"),
-    "less than nothing": ({"max_tokens": -1}, "invalid"),
+    "too many": ({"prompts": [TEXT] * 65, "n": 2}, "engine.parameter"),
+    "no choice": ({"n": 0}, "engine.parameter"),
+    "less than nothing": ({"max_tokens": -1}, "engine.parameter"),
 }
 
 
@@ -370,7 +369,9 @@ def test_a_tokenizer_with_more_tokens_than_the_model_harms_nobody(blobs: LocalBl
 
 def test_the_queue_is_bounded(blobs: LocalBlobStore, mini: Checkpoint) -> None:
     async def main(engine: LocalEngine) -> None:
-        job = Job(mini, [TEXT], n=2, max_tokens=60, sampling=Sampling(seed=1, logit_bias={0: -1e9}))
+        job = Job(
+            mini, [TEXT], n=2, max_tokens=60, sampling=Sampling(seed=1, logit_bias={0: -1000.0})
+        )
         await ask(engine, job)  # loaded
         results = await asyncio.gather(
             *(ask(engine, job) for _ in range(6)), return_exceptions=True
@@ -392,7 +393,7 @@ def test_who_leaves_frees_the_place_within_one_step(
     blobs: LocalBlobStore, mini: Checkpoint
 ) -> None:
     async def main(engine: LocalEngine) -> None:
-        lasting = Sampling(seed=2, logit_bias={0: -1e9})
+        lasting = Sampling(seed=2, logit_bias={0: -1000.0})
         good = Job(mini, [TEXT], max_tokens=200, sampling=lasting)
         want = await ask(engine, good)
         running = asyncio.create_task(ask(engine, good))
@@ -581,7 +582,7 @@ def test_the_longest_unused_model_makes_room(
         # What a forgotten model has done is still counted.
         assert (await engine.state()).figures["sequences_ended"] == done + 1
         # Who is in use stays, and is told to who comes.
-        lasting = Sampling(seed=1, logit_bias={0: -1e9})
+        lasting = Sampling(seed=1, logit_bias={0: -1000.0})
         long = Job(minis["1.5B"], [TEXT], max_tokens=240, sampling=lasting)
         running = asyncio.create_task(ask(engine, long))
         while not (await engine.state()).running:
@@ -728,7 +729,7 @@ def test_draining_lets_finish_what_runs_and_takes_nothing_new(
 ) -> None:
     async def main() -> None:
         engine = LocalEngine(blobs, options())
-        job = Job(mini, [TEXT], max_tokens=150, sampling=Sampling(seed=6, logit_bias={0: -1e9}))
+        job = Job(mini, [TEXT], max_tokens=150, sampling=Sampling(seed=6, logit_bias={0: -1000.0}))
         want = await ask(engine, job)
         running = asyncio.create_task(ask(engine, job))
         while not (await engine.state()).running:
@@ -750,7 +751,7 @@ def test_draining_lets_finish_what_runs_and_takes_nothing_new(
 def test_what_outlasts_the_grace_is_told(blobs: LocalBlobStore, minis: dict[str, Any]) -> None:
     async def main() -> None:
         engine = LocalEngine(blobs, options(grace=0.0))
-        lasting = Sampling(logit_bias={0: -1e9})
+        lasting = Sampling(logit_bias={0: -1000.0})
         job = Job(minis["1.5B"], [TEXT], n=8, max_tokens=240, sampling=lasting)
         await ask(engine, Job(minis["1.5B"], [TEXT], max_tokens=1))
         running = asyncio.create_task(ask(engine, job))
@@ -789,7 +790,7 @@ def test_weights_that_are_no_numbers_fail_those_alone_who_meet_them(
 
     async def main(engine: LocalEngine) -> list[list[Answered]]:
         ids = held_out_ids()
-        lasting = Sampling(logit_bias={0: -1e9})
+        lasting = Sampling(logit_bias={0: -1000.0})
         bad = [
             Job(spoilt, [tuple(ids[:200])], max_tokens=5),
             Job(spoilt, [tuple(ids[9:149])], n=2, max_tokens=50, sampling=lasting),
@@ -857,14 +858,20 @@ def test_scores_are_those_that_are_told_when_generating(
 def test_ranks_are_places_in_the_whole_order(blobs: LocalBlobStore, mini: Checkpoint) -> None:
     async def main(engine: LocalEngine) -> None:
         text = prompts(3, seed=2)[1][:100]
-        ((first, *others),) = await engine.score(mini, [text], top=1024)
+        ((first, *others),) = await engine.score(mini, [text], top=20)
         assert (first.logprob, first.rank, first.top) == (None, None, ())
+        assert len({token.rank for token in others}) > 20
         for token in others:
             order = [i for i, _, _ in token.top]
-            assert len(order) == 1024
-            assert token.rank == order.index(token.id)
-            assert sum(math.exp(value) for _, _, value in token.top) == pytest.approx(1, abs=1e-4)
-        assert await engine.score(mini, []) == ()
+            assert len(order) == 20
+            if token.id in order:
+                assert token.rank == order.index(token.id)
+            else:
+                assert token.rank is not None
+                assert token.rank >= 20
+                assert token.logprob is not None
+                assert token.logprob <= token.top[-1][2]
+            assert sum(math.exp(value) for _, _, value in token.top) <= 1 + 1e-4
         (one,) = await engine.score(mini, [(7,)])
         assert (len(one), one[0].logprob) == (1, None)
 
@@ -877,7 +884,7 @@ def test_ranks_are_places_in_the_whole_order(blobs: LocalBlobStore, mini: Checkp
         ([TEXT, ""], "engine.empty"),
         ([(5,) * 257], "engine.context"),
         ([(1024,)], "engine.token"),
-        ([TEXT] * 129, "engine.sequences"),
+        ([TEXT] * 129, "engine.parameter"),
     ],
     ids=str,
 )

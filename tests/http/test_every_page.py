@@ -119,6 +119,9 @@ JUDGED = ("/accept", "/reject", "/dispute", "/resolve", "/retract", "/public")
 TABLE = {
     "GET /": Row(EVERYONE),
     "GET /models": Row(EVERYONE),
+    "GET /playground": Row(EVERYONE),
+    "POST /playground": Row(KNOWN, {"prompt": ""}),
+    "POST /playground/stream": Row(KNOWN, {"prompt": ""}),
     "GET /log": Row(EVERYONE),
     "GET /log/{idx}": Row(EVERYONE),
     "GET /log/{idx}/bundle": Row(EVERYONE),

@@ -18,9 +18,7 @@ from looks import lay_out
         ("access_officer", "/staff/requests/{request}/approve", {"until": "2027-01-01"}),
     ],
 )
-def test_an_old_proof_is_asked_for_again_and_what_was_typed_is_kept(
-    world, clock, who, path, form
-):
+def test_an_old_proof_is_asked_for_again_and_what_was_typed_is_kept(world, clock, who, path, form):
     found = lay_out(world)
     at = path.format_map(found)
     with browser(world, who) as client:

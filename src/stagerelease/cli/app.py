@@ -62,7 +62,7 @@ for module in (
 ):
     for name, group in module.GROUPS.items():
         app.add_typer(group, name=name)
-for module in (ops, releases, reports):
+for module in (ops, identity, releases, reports):
     module.add_commands(app)
 
 

@@ -131,6 +131,7 @@ class Opened:
     signer: LogSigner
     actor: Actor
     out: Screen
+    link_key: bytes
 
 
 @contextmanager
@@ -153,7 +154,8 @@ def opened(*, migrate: bool = False) -> Iterator[Opened]:
         if token:
             with box.works.begin(quiet=True) as work:
                 actor = identity.authenticate(work, token.strip())
-        yield Opened(settings, box.works, box.blobs, box.signer, actor, Screen(CHOICES.form))
+        screen = Screen(CHOICES.form)
+        yield Opened(settings, box.works, box.blobs, box.signer, actor, screen, box.link_key)
     finally:
         box.works.engine.dispose()
 

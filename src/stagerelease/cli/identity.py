@@ -1,4 +1,4 @@
-"""People, organisations, roles and tokens."""
+"""The first owner; people, organisations, roles and tokens."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
-from stagerelease.cli.box import instant, opened
-from stagerelease.identity import queries, service
-from stagerelease.identity.rules import Permission, require
+from stagerelease.cli.box import Opened, instant, opened
+from stagerelease.http.pages.demo import read_demo
+from stagerelease.identity import links, proving, queries, service
+from stagerelease.identity.rules import Permission, Role, require
+from stagerelease.kernel.clock import iso
+from stagerelease.kernel.errors import Conflict
 
 person = typer.Typer(help="People and their roles.", no_args_is_help=True)
 organisation = typer.Typer(help="Organisations and their rosters.", no_args_is_help=True)
@@ -17,6 +20,59 @@ token = typer.Typer(help="API tokens.", no_args_is_help=True)
 GROUPS = {"person": person, "organisation": organisation, "token": token}
 
 Until = Annotated[str | None, typer.Option("--until", help="Last day, e.g. 2026-12-31 (UTC).")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands that stand by themselves."""
+    app.command("init")(init)
+
+
+def init(
+    handle: Annotated[str, typer.Argument(help="What the owner is called here, such as ada.")],
+    name: Annotated[str, typer.Option(help="Name to show.")],
+    email: Annotated[str | None, typer.Option(help="Where to write to.")] = None,
+) -> None:
+    """Set the service up: its database, its first owner, and a link for their first sign-in."""
+    with opened(migrate=True) as box:
+        if read_demo(box.settings) is not None:
+            raise Conflict(
+                f"{box.settings.data_dir} holds a demonstration.",
+                reason="init.demo",
+                next_step="Choose another DATA_DIR for what is real.",
+            )
+        with box.works.begin(box.actor) as work:
+            if queries.list_holders(work, Role.OWNER):
+                raise Conflict(
+                    "There is an owner already.",
+                    reason="init.owner",
+                    next_step="`stagerelease person enrol HANDLE` prints a link for who is here.",
+                )
+            service.create_person(work, handle=handle, display_name=name, email=email)
+            service.assign_role(work, person=handle, role=Role.OWNER)
+            made = proving.make_enrolment(work, handle)
+        _print_link(box, made)
+
+
+def _print_link(box: Opened, made: proving.Enrolment) -> None:
+    settings = box.settings
+    origin = settings.origin
+    if not settings.public_url:  # a passkey belongs to a name, and numbers are none
+        origin = origin.replace("//127.0.0.1:", "//localhost:")
+    box.out.say(
+        f"Whoever opens this link is {made.person.handle}. It works once, until {iso(made.until)}. "
+        "Open it in the browser of that person, and make a passkey."
+    )
+    token = links.sign_link(box.link_key, made.link)
+    sys.stdout.write(f"{origin}{proving.ENROL_PATH}?t={token}\n")
+
+
+@person.command("enrol")
+def person_enrol(handle: str) -> None:
+    """Print a link that signs a person in once, so that they make a passkey."""
+    with opened() as box:
+        with box.works.begin(box.actor) as work:
+            made = proving.make_enrolment(work, handle)
+        _print_link(box, made)
 
 
 @person.command("create")

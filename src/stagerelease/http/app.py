@@ -19,6 +19,7 @@ from stagerelease.http.hub import FILES
 from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
 from stagerelease.http.hub.decisions import Decisions
 from stagerelease.http.openai import ROUTERS as OPENAI_ROUTERS
+from stagerelease.http.openai.continuing import Continuing
 from stagerelease.http.pages import LAST as LAST_PAGES
 from stagerelease.http.pages import ROUTERS as PAGE_ROUTERS
 from stagerelease.http.pages.demo import read_demo
@@ -76,6 +77,7 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.signer = ports.signer
     app.state.link_key = ports.link_key
     app.state.problem_page = problem_page
+    app.state.continuing = Continuing()
     app.state.demo = read_demo(ports.settings)
     app.state.sentinel = Sentinel(ports.works)
     app.state.decisions = Decisions(app.state.sentinel, ports.works.clock.now)

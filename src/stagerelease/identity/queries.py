@@ -91,6 +91,21 @@ def list_people(work: Work) -> list[PersonRow]:
     return [PersonRow(*row) for row in work.session.execute(_PERSON.order_by(Person.handle))]
 
 
+def list_holders(work: Work, role: str) -> list[PersonRow]:
+    """Return who holds a role of this service now and can sign in, by handle."""
+    statement = (
+        _PERSON.join(RoleAssignment, RoleAssignment.person_id == Person.id)
+        .where(
+            RoleAssignment.role == role,
+            RoleAssignment.starts_at <= work.now,
+            or_(RoleAssignment.ends_at.is_(None), RoleAssignment.ends_at > work.now),
+            Person.disabled_at.is_(None),
+        )
+        .order_by(Person.handle)
+    )
+    return [PersonRow(*row) for row in work.session.execute(statement)]
+
+
 _ORGANISATION = select(Organisation.id, Organisation.slug, Organisation.name)
 
 

@@ -112,7 +112,26 @@ def authenticate_session(work: Work, cookie: str) -> Actor:
     row = _find(work, cookie)
     if row is None:
         raise Unauthenticated("You are not signed in.", reason="session.unknown")
-    session, disabled_at = row
+    return _checked(work, *row)
+
+
+def actor_of_session(work: Work, wanted: str) -> Actor:
+    """Return who is signed in by the session of that id now, for asking again without its cookie.
+
+    Raises:
+        Unauthenticated: as ``authenticate_session``.
+    """
+    found = work.session.execute(
+        select(SignInSession, Person.disabled_at)
+        .join(Person, Person.id == SignInSession.person_id)
+        .where(SignInSession.id == wanted)
+    ).one_or_none()
+    if found is None:
+        raise Unauthenticated("You are not signed in.", reason="session.unknown")
+    return _checked(work, found[0], found[1])
+
+
+def _checked(work: Work, session: SignInSession, disabled_at: datetime | None) -> Actor:
     over = _over(work.now, session)
     if over is None and disabled_at is not None:
         over = ("account.disabled", "Your account is disabled.")
@@ -156,6 +175,7 @@ def _actor(work: Work, session: SignInSession) -> Actor:
         roles=frozenset(roles) | {role for _, role, _ in rosters},
         organisations=frozenset(organisation for organisation, _, _ in rosters),
         administers=frozenset(o for o, role, _ in rosters if role == Role.PARTNER_ADMIN),
+        session_id=session.id,
         scopes=None,
         until=min([session.expires_at, *ends]),
         membership_ends=tuple((o, end) for o, _, end in rosters),

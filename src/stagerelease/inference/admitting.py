@@ -19,6 +19,7 @@ from stagerelease.db.work import Work, Works
 from stagerelease.engine.ports import Checkpoint
 from stagerelease.entitlements import service as entitlements
 from stagerelease.identity import service as identity
+from stagerelease.identity import sessions
 from stagerelease.inference import keeping, queries
 from stagerelease.inference.models import (
     CONFIG,
@@ -102,6 +103,7 @@ class Permit:
     limits: Limits
     left: tuple[Left, ...]
     cache_salt: str
+    session_id: str | None = None
 
 
 def prepare(work: Work, contexts: Contexts, asked: Asked, house: House) -> Permit:
@@ -159,6 +161,7 @@ def prepare(work: Work, contexts: Contexts, asked: Asked, house: House) -> Permi
         limits=limits,
         left=left_of(meter, limits, work.now),
         cache_salt=sha256_hex(f"{row.holder}/{work.actor.id}".encode())[:32],
+        session_id=work.actor.session_id,
     )
 
 
@@ -229,6 +232,8 @@ def recheck(works: Works, permit: Permit) -> tuple[datetime | None, DomainError 
         try:
             if permit.token_id is not None:
                 work.actor = identity.actor_of_token(work, permit.token_id)
+            elif permit.session_id is not None:
+                work.actor = sessions.actor_of_session(work, permit.session_id)
             name = f"{permit.checkpoint.repo_id}@{permit.checkpoint.commit}"
             entitled = resolve(work, name)
         except DomainError as refused:

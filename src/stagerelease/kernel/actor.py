@@ -31,6 +31,7 @@ class Actor:
     organisations: frozenset[str] = frozenset()
     administers: frozenset[str] = frozenset()
     token_id: str | None = None
+    session_id: str | None = None
     scopes: frozenset[str] | None = None
     until: datetime | None = None
     membership_ends: tuple[tuple[str, datetime | None], ...] = field(default=())

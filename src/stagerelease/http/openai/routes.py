@@ -144,7 +144,7 @@ async def create_score(request: Request, begin: Begin) -> Response:
         request,
         permit,
         lambda: engine.score(permit.checkpoint, texts, top=body.top),
-        lambda found: sum(len(tokens) for tokens in found),
+        lambda found: (sum(len(tokens) for tokens in found), 0),
     )
     total = sum(len(tokens) for tokens in scored)
     document = {

@@ -259,9 +259,14 @@ class Generation(Response):
 
 
 async def while_permitted(
-    request: Request, permit: Permit, work: Callable[[], Any], usage: Callable[[Any], int]
+    request: Request,
+    permit: Permit,
+    work: Callable[[], Any],
+    usage: Callable[[Any], tuple[int, int]],
 ) -> Any:
     """Return what ``work`` returns under a permit, recording the tokens ``usage`` finds in it.
+
+    Those are two counts: of what was given, and of what was computed.
 
     For what is answered whole, such as scores.
 
@@ -269,7 +274,7 @@ async def while_permitted(
         Gated: access was withdrawn meanwhile.
         DomainError: as ``work`` does.
     """
-    room, began, outcome, tokens = Room.of(request), time.monotonic(), "failed", 0
+    room, began, outcome, tokens = Room.of(request), time.monotonic(), "failed", (0, 0)
     task = asyncio.ensure_future(work())
     gone = asyncio.ensure_future(_disconnect(request.receive))
     try:
@@ -301,8 +306,8 @@ async def while_permitted(
                     inference.finish,
                     room.works,
                     permit.request_id,
-                    prompt_tokens=tokens,
-                    completion_tokens=0,
+                    prompt_tokens=tokens[0],
+                    completion_tokens=tokens[1],
                     milliseconds=int((time.monotonic() - began) * 1000),
                     outcome=outcome,
                 )

@@ -17,6 +17,7 @@ from stagerelease.http.pages import (
     me,
     my_evidence,
     nav,
+    playground,
     problems,
     proving,
     report,
@@ -50,6 +51,8 @@ ROUTERS = (
     log.router,
     problems.router,
     status.router,
+    playground.router,
+    playground.scripted,
 )
 
 nav.know(ROUTERS)
