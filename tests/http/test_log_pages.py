@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 
+import httpx
 import pytest
 
 from browsing import browser
@@ -107,3 +108,15 @@ def test_a_search_stops_where_it_says_and_goes_on_from_there(world, signed, monk
                 break
             before = found.next
         assert looked == 2
+
+
+def test_the_api_tells_no_more_of_a_private_entry_than_the_page(world, signed):
+    with httpx.Client(base_url=world.base_url) as client:
+        told = client.get("/api/v1/log/entries?limit=1000").json()
+        token = {"Authorization": f"Bearer {world.tokens['auditor']}"}
+        whole = client.get("/api/v1/log/entries?limit=1000", headers=token).json()
+    assert [e["leaf_hash"] for e in told] == [e["leaf_hash"] for e in whole]
+    hidden = [e["idx"] for e in told if e["body"] is None]
+    assert hidden == [e["idx"] for e in whole if "nonce" in e["leaf"]]
+    assert 0 < len(hidden) < len(whole)
+    assert all(e["leaf"] is None for e in told if e["body"] is None)

@@ -38,6 +38,11 @@ class EntryRow:
     body: bytes
     leaf: dict[str, Any]
 
+    @property
+    def private(self) -> bool:
+        """Tell whether only some may read what it says: such a leaf hides behind a nonce."""
+        return "nonce" in self.leaf
+
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRow:

@@ -14,7 +14,7 @@ from fastapi.responses import PlainTextResponse
 
 from stagerelease.http.begin import Begin, BeginPublic
 from stagerelease.http.wire import Out
-from stagerelease.identity.rules import Permission, require
+from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.kernel.errors import NotFound
 from stagerelease.ledger import queries
 
@@ -23,12 +23,12 @@ Index = Annotated[int, Path(ge=0, le=2**53)]
 
 
 class EntryOut(Out):
-    """One entry: its leaf hash and, since leaves hold no personal data, its canonical body."""
+    """One entry: its leaf hash, and its canonical body unless that is private to the caller."""
 
     idx: int
     leaf_hash: str
-    body: str
-    leaf: dict[str, Any]
+    body: str | None
+    leaf: dict[str, Any] | None
 
 
 class ConsistencyOut(Out):
@@ -88,8 +88,16 @@ def entries(
     """List entries from ``start`` on."""
     with begin(read_only=True) as work:
         rows = queries.entries(work, start=start, limit=limit)
+        reads_all = authorize(work.actor, Permission.LEDGER_READ_PRIVATE).allowed
+    shown = [row if reads_all or not row.private else None for row in rows]
     return [
-        EntryOut(idx=r.idx, leaf_hash=_b64(r.hash), body=_b64(r.body), leaf=r.leaf) for r in rows
+        EntryOut(
+            idx=row.idx,
+            leaf_hash=_b64(row.hash),
+            body=None if told is None else _b64(told.body),
+            leaf=None if told is None else told.leaf,
+        )
+        for row, told in zip(rows, shown, strict=True)
     ]
 
 

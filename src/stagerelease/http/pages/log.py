@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -77,20 +75,16 @@ def _reads_all(work: Work) -> bool:
     return authorize(work.actor, Permission.LEDGER_READ_PRIVATE).allowed
 
 
-def _is_private(leaf: Mapping[str, Any]) -> bool:
-    return "nonce" in leaf
-
-
 def _line(work: Work, row: EntryRow, *, reveal: bool) -> Line:
     leaf = row.leaf
-    subject = queries.reveal(work, leaf["subject"]) if reveal or not _is_private(leaf) else None
+    subject = queries.reveal(work, leaf["subject"]) if reveal or not row.private else None
     return Line(
         idx=row.idx,
         at=datetime.fromisoformat(leaf["at"]),
         type=leaf["type"],
         to=leaf.get("new_state", ""),
         subject=subject or "",
-        private=_is_private(leaf),
+        private=row.private,
     )
 
 
@@ -160,7 +154,7 @@ def entry(request: Request, begin: BeginVisitor, idx: str) -> Response:
         row = queries.entry(work, _index(idx))
         may = _reads_all(work)
         proof = _proof(work, row)
-        shown = may or not _is_private(row.leaf)
+        shown = may or not row.private
         about = {
             "actor": queries.reveal(work, row.leaf["actor"]) if shown else None,
             "subject": queries.reveal(work, row.leaf["subject"]) if shown else None,
@@ -174,7 +168,7 @@ def entry(request: Request, begin: BeginVisitor, idx: str) -> Response:
         at=datetime.fromisoformat(row.leaf["at"]),
         before=row.leaf.get("prev_state", ""),
         after=row.leaf.get("new_state", ""),
-        private=_is_private(row.leaf),
+        private=row.private,
         shown=shown,
         body=row.body.decode() if shown else "",
         pretty=json.dumps(row.leaf, indent=2, ensure_ascii=False) if shown else "",
@@ -191,7 +185,7 @@ def bundle(request: Request, begin: BeginVisitor, idx: str) -> Response:
     """Download an entry with everything that its proof needs; what is private stays a hash."""
     with begin(read_only=True) as work:
         row = queries.entry(work, _index(idx))
-        shown = _reads_all(work) or not _is_private(row.leaf)
+        shown = _reads_all(work) or not row.private
         proof = queries.prove(work, row.idx)
     document = {
         "format": "stagerelease-log-bundle/v1",
