@@ -57,6 +57,9 @@ def take(
     ``proved`` asks for a fresh proof of who acts; what is typed is kept until it is given.
     """
     try:
+        if proved:  # who may not act at all is told so, and not asked for a proof first
+            with begin(read_only=True) as work:
+                require(work.actor, needs)
         with begin(proved=proved) as work:
             require(work.actor, needs)
             done = act(work)
