@@ -23,7 +23,6 @@ from stagerelease.engine.answering import Answer, Figures, Stream
 from stagerelease.engine.batching import Line
 from stagerelease.engine.linear import Dtype
 from stagerelease.engine.ports import (
-    MOST_SEQUENCES,
     Admitted,
     Checkpoint,
     Ended,
@@ -192,12 +191,11 @@ class LocalEngine:
         Raises:
             Invalid: see ``Engine``.
         """
-        most = min(self._options.queue, MOST_SEQUENCES)
-        if len(prompts) * each > most:
+        if len(prompts) * each > self._options.queue:  # it would never get in
             raise Invalid(
-                f"{len(prompts) * each} sequences are more than one call may ask for.",
-                reason="engine.sequences",
-                next_step=f"Ask for {most} at most.",
+                f"{len(prompts) * each} sequences are more than may wait here at once.",
+                reason="engine.parameter",
+                next_step=f"Ask for {self._options.queue} at most.",
             )
         positions = runner.model.shape.positions
         longest = runner.vocabulary.most_bytes(positions)
@@ -212,8 +210,6 @@ class LocalEngine:
         return found
 
     async def _answers(self, runner: Runner, job: Job, stream: Stream) -> list[Answer]:
-        if job.n < 1 or job.max_tokens < 0:
-            raise Invalid("A job has one choice or more, and no negative number of tokens.")
         runner.vocabulary.check(job.sampling.logit_bias)
         shape, made = runner.model.shape, []
         found = await self._read(runner, job.prompts, each=job.n, more=job.max_tokens)
