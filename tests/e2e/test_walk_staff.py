@@ -125,6 +125,7 @@ def test_the_same_by_the_keyboard_alone(people, world):
     assert page.evaluate("document.activeElement.id") == "f-q"
     page.keyboard.type("335M")
     page.locator("#board tbody tr").nth(1).wait_for(state="detached")  # narrowed in place
+    page.wait_for_load_state("networkidle")  # each letter may have asked for the table once more
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("j")
     assert repo in page.evaluate("document.activeElement.textContent")
