@@ -117,6 +117,10 @@ def _holds_nul(scope: Scope) -> bool:
     )
 
 
+DRAINED = 4 << 20
+"""Largest refused body, in bytes, that is read to its end before it is answered."""
+
+
 class Guard:
     """Wraps the application; refuses before any route runs what no route should ever see."""
 
@@ -153,6 +157,9 @@ class Guard:
         """Run the application with a body that ends, as an error, at the limit."""
         length = _header(exchange.scope, b"content-length") or b""
         if length.isdigit() and int(length) > self.max_body:
+            if int(length) <= DRAINED:  # a proxy that is still sending would not hear the answer
+                while (await receive()).get("more_body"):
+                    pass
             await self._refuse_size(exchange)
             return
         seen, outgrown, answered = 0, False, False
