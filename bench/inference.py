@@ -5,8 +5,8 @@ interleaved rounds, printed as tokens a second, as a ratio to ``generate`` in fp
 of the floor: one reading of the weights a step at the memory bandwidth measured in this run.
 
 - one stream: 32 prompt tokens and 64 new ones, greedy;
-- a crowd: 16 clients arriving at random, lengths mixed, against ``generate`` taking the same
-  requests one by one; with the time to the first token;
+- a crowd: 16 clients arriving at random, each asking for one thing after the other, lengths mixed,
+  against ``generate`` taking the same requests one by one; with the time to the first token;
 - the price of each precision: perplexity of the trained miniatures on text held out.
 
     python bench/inference.py                        # 124M; about six minutes
@@ -21,8 +21,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import heapq
 import json
 import math
+import multiprocessing
 import os
 import random
 import statistics
@@ -30,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +42,7 @@ import torch
 
 from stagerelease.catalog.synthesize import synthesize
 from stagerelease.demo.world import CHECKPOINTS
+from stagerelease.engine import pages
 from stagerelease.engine.local import LocalEngine, Options
 from stagerelease.engine.ports import Admitted, Checkpoint, Ended, Job, Sampling
 from stagerelease.storage.local import LocalBlobStore
@@ -55,9 +59,11 @@ VOCABULARY = 50257
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request of the crowd: when it comes, what it brings, how much it wants."""
+    """One request: how long its client waits before it comes, in seconds, what it brings, and how
+    many tokens it wants.
+    """
 
-    at: float
+    after: float
     prompt: tuple[int, ...]
     new: int
 
@@ -74,17 +80,27 @@ class Outcome:
         return sorted(self.waits)[math.ceil(0.95 * len(self.waits)) - 1]
 
 
-def make_crowd(count: int, seed: int = 7) -> list[Request]:
-    """Return ``count`` requests of 16 clients, each client's a second or so apart."""
+Crowd = list[list[Request]]
+"""What each client asks for, one after the other."""
+
+
+def make_crowd(each: int, seed: int = 7) -> Crowd:
+    """Return ``each`` requests of 16 clients, who pause for half a second or so between them."""
     dice = random.Random(seed)
-    crowd = []
-    for _ in range(CLIENTS):
-        at = dice.uniform(0, 1)
-        for _ in range(max(1, count // CLIENTS)):
-            prompt = tuple(dice.randrange(VOCABULARY - 1) for _ in range(dice.randint(8, 96)))
-            crowd.append(Request(at, prompt, dice.randint(16, 112)))
-            at += dice.expovariate(1.0)
-    return sorted(crowd, key=lambda r: r.at)
+
+    def request(after: float) -> Request:
+        prompt = tuple(dice.randrange(VOCABULARY - 1) for _ in range(dice.randint(8, 96)))
+        return Request(after, prompt, dice.randint(16, 112))
+
+    return [
+        [request(dice.uniform(0, 1))] + [request(dice.expovariate(2.0)) for _ in range(each - 1)]
+        for _ in range(CLIENTS)
+    ]
+
+
+def first_of(clients: Crowd, count: int) -> Crowd:
+    """Return the first ``count`` requests of each client."""
+    return [requests[:count] for requests in clients]
 
 
 def bandwidth() -> float:
@@ -115,16 +131,58 @@ class Generate:
         )  # fmt: skip
         return out[0, len(prompt) :].tolist()
 
-    def crowd(self, requests: list[Request]) -> Outcome:
-        """Answer ``requests`` one by one, each as soon as it has come and the last is done."""
+    def crowd(self, clients: Crowd) -> Outcome:
+        """Answer the requests of ``clients`` one by one, in the order in which they come."""
         began, waits, tokens = time.perf_counter(), [], 0
-        for request in requests:
-            now = time.perf_counter() - began
-            time.sleep(max(0.0, request.at - now))
-            first = FirstToken()
+        coming = [(client[0].after, number, 0) for number, client in enumerate(clients)]
+        while coming:
+            heapq.heapify(coming)
+            at, number, turn = heapq.heappop(coming)
+            time.sleep(max(0.0, at - (time.perf_counter() - began)))
+            request, first = clients[number][turn], FirstToken()
             tokens += len(self.run(request.prompt, request.new, first))
-            waits.append((first.at or time.perf_counter()) - began - request.at)
+            now = time.perf_counter() - began
+            waits.append((first.at or time.perf_counter()) - began - at)
+            if turn + 1 < len(clients[number]):
+                coming.append((now + clients[number][turn + 1].after, number, turn + 1))
         return Outcome(tokens / (time.perf_counter() - began), waits)
+
+
+def process(*, large_pages: bool) -> ProcessPoolExecutor:
+    """Return a process of its own for one side of the comparison, with large pages asked for as the
+    product's inference process does, or not. Threads that have computed once make those of the same
+    process wait asleep (libgomp), whichever side they belong to.
+    """
+    os.environ.pop(pages.NAME, None)
+    if large_pages:
+        os.environ[pages.NAME] = pages.WISH
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    pool.submit(os.getpid).result()  # it begins now, under this environment
+    return pool
+
+
+RIVAL: list[Generate] = []
+
+
+def load_rival(directory: Path, threads: int) -> float:
+    """Make this process the rival's; return the memory bandwidth it finds, in bytes a second."""
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(threads)
+    speed = bandwidth()
+    RIVAL.append(Generate(directory))
+    return speed
+
+
+def rival_rate(prompt: tuple[int, ...]) -> float:
+    """Return the tokens a second of one stream."""
+    began = time.perf_counter()
+    RIVAL[0].run(prompt, NEW)
+    return NEW / (time.perf_counter() - began)
+
+
+def rival_crowd(clients: Crowd) -> Outcome:
+    """Return what a crowd gets from the rival."""
+    return RIVAL[0].crowd(clients)
 
 
 class FirstToken:
@@ -158,16 +216,19 @@ async def ask(engine: LocalEngine, checkpoint: Checkpoint, request: Request) -> 
 
 
 async def crowd_of(
-    requests: list[Request], answer: Callable[[Request], Awaitable[tuple[int, float]]]
+    clients: Crowd, answer: Callable[[Request], Awaitable[tuple[int, float]]]
 ) -> Outcome:
-    """Let ``requests`` arrive at their times and be answered side by side."""
+    """Let ``clients`` ask side by side, each for one thing at a time."""
     began = time.perf_counter()
 
-    async def one(request: Request) -> tuple[int, float]:
-        await asyncio.sleep(max(0.0, request.at - (time.perf_counter() - began)))
-        return await answer(request)
+    async def one(requests: list[Request]) -> list[tuple[int, float]]:
+        got = []
+        for request in requests:
+            await asyncio.sleep(request.after)
+            got.append(await answer(request))
+        return got
 
-    got = await asyncio.gather(*(one(request) for request in requests))
+    got = [pair for found in await asyncio.gather(*map(one, clients)) for pair in found]
     return Outcome(
         sum(tokens for tokens, _ in got) / (time.perf_counter() - began), [wait for _, wait in got]
     )
@@ -185,21 +246,26 @@ def stored(blobs: LocalBlobStore, directory: Path) -> Checkpoint:
 
 
 async def ours(
-    blobs: LocalBlobStore, checkpoint: Checkpoint, dtype: Dtype, threads: int,
-    rounds: int, requests: list[Request],
-) -> tuple[list[float], Outcome, LocalEngine]:  # fmt: skip
+    room: Path, checkpoint: Checkpoint, dtype: Dtype, threads: int, rounds: int, clients: Crowd
+) -> tuple[list[float], Outcome]:
     """Return our figures in one precision: single-stream rates, and the crowd's outcome."""
-    engine = LocalEngine(blobs, Options(dtype=dtype, threads=threads, patience=600))
-    single = Request(0, requests[0].prompt[:1] * PROMPT, NEW)
+    engine = LocalEngine(LocalBlobStore(room), Options(dtype=dtype, threads=threads, patience=600))
+    single = Request(0, clients[0][0].prompt[:1] * PROMPT, NEW)
     await ask(engine, checkpoint, single)
     rates = []
     for _ in range(rounds):
         began = time.perf_counter()
         tokens, _ = await ask(engine, checkpoint, single)
         rates.append(tokens / (time.perf_counter() - began))
-    await crowd_of(requests[:CLIENTS], lambda r: ask(engine, checkpoint, r))  # prepares kernels
-    outcome = await crowd_of(requests, lambda r: ask(engine, checkpoint, r))
-    return rates, outcome, engine
+    await crowd_of(first_of(clients, 1), lambda r: ask(engine, checkpoint, r))  # prepares kernels
+    outcome = await crowd_of(clients, lambda r: ask(engine, checkpoint, r))
+    await engine.close()
+    return rates, outcome
+
+
+def run_ours(*args: Any) -> tuple[list[float], Outcome]:
+    """Return what ``ours`` does, in a process of its own."""
+    return asyncio.run(ours(*args))
 
 
 async def ask_server(client: httpx.AsyncClient, model: str, request: Request) -> tuple[int, float]:
@@ -223,12 +289,12 @@ async def ask_server(client: httpx.AsyncClient, model: str, request: Request) ->
     return tokens, first
 
 
-async def against_server(url: str, requests: list[Request]) -> Outcome:
+async def against_server(url: str, clients: Crowd) -> Outcome:
     """Return what the same crowd gets from the server at ``url``."""
     async with httpx.AsyncClient(base_url=url, timeout=600) as client:
         model = (await client.get("/v1/models")).json()["data"][0]["id"]
-        await crowd_of(requests[:CLIENTS], lambda r: ask_server(client, model, r))
-        return await crowd_of(requests, lambda r: ask_server(client, model, r))
+        await crowd_of(first_of(clients, 1), lambda r: ask_server(client, model, r))
+        return await crowd_of(clients, lambda r: ask_server(client, model, r))
 
 
 async def perplexity(engine: LocalEngine, checkpoint: Checkpoint, text: str) -> float:
@@ -283,36 +349,32 @@ def busy_elsewhere() -> float:
 
 
 async def run(args: argparse.Namespace, directory: Path, room: Path) -> bool:
-    torch.set_grad_enabled(False)
-    torch.set_num_threads(args.threads)
     report = Report()
     print(f"{args.variant} at true size, {args.threads} threads; other programs took "
           f"{busy_elsewhere():.0%} of the cores.")  # fmt: skip
     blobs = LocalBlobStore(room)
     checkpoint = stored(blobs, directory)
-    requests = make_crowd(CLIENTS if args.quick else 4 * CLIENTS)
-    speed = bandwidth()
+    clients = make_crowd(1 if args.quick else 4)
+    rival = process(large_pages=False)
+    speed = rival.submit(load_rival, directory, args.threads).result()
     print(f"memory is read at {speed / 1e9:.0f} GB/s")
     weights = (directory / "model.safetensors").stat().st_size / 4
-    rival = Generate(directory)
-    single = requests[0].prompt[:1] * PROMPT
-    rival.run(single, 4)
+    single = clients[0][0].prompt[:1] * PROMPT
+    rival.submit(rival_rate, single).result()
 
     base: list[float] = []
     results = {}
     for dtype in args.dtypes:
         for _ in range(1 if args.quick else 3):
-            began = time.perf_counter()
-            rival.run(single, NEW)
-            base.append(NEW / (time.perf_counter() - began))
-        rates, outcome, engine = await ours(
-            blobs, checkpoint, dtype, args.threads, 2 if args.quick else 5, requests
-        )
-        await engine.close()
+            base.append(rival.submit(rival_rate, single).result())
+        with process(large_pages=True) as mine:
+            rounds = 2 if args.quick else 5
+            asked = (room, checkpoint, dtype, args.threads, rounds, clients)
+            rates, outcome = mine.submit(run_ours, *asked).result()
         results[dtype] = (statistics.median(rates), outcome)
-        del engine
     generate = statistics.median(base)
-    queue = rival.crowd(requests[: CLIENTS if args.quick else 2 * CLIENTS])
+    queue = rival.submit(rival_crowd, first_of(clients, 2)).result()
+    rival.shutdown()
 
     floor = speed / weights
     report.line("one stream", "tokens/s", "ratio", "of the floor")
@@ -333,7 +395,7 @@ async def run(args: argparse.Namespace, directory: Path, room: Path) -> bool:
             goal=(GOAL_CROWD[dtype], ratio >= GOAL_CROWD[dtype] and wait <= GOAL_TTFT),
         )  # fmt: skip
     if args.vllm:
-        other = await against_server(args.vllm, requests)
+        other = await against_server(args.vllm, clients)
         ratio = results[args.vllm_dtype][1].rate / other.rate
         report.line(f"  vLLM {args.vllm_dtype}", f"{other.rate:.1f}", "", f"{other.p95():.2f}")
         report.line(f"  ours to vLLM {args.vllm_dtype}", "", f"{ratio:.2f}",

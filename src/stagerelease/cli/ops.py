@@ -23,6 +23,7 @@ from stagerelease.cli.box import CHOICES, Screen, opened
 from stagerelease.db.migrate import check_schema
 from stagerelease.demo import world
 from stagerelease.engine.absent import AbsentEngine
+from stagerelease.engine.pages import begin_with_large_pages
 from stagerelease.engine.ports import Engine
 from stagerelease.engine.serving import bind_socket, bind_tcp
 from stagerelease.engine.serving import serve as serve_engine
@@ -127,6 +128,7 @@ def infer(
     if settings.inference_dialect != "stagerelease":
         _wait_until_stopped("another server computes (STAGERELEASE_INFERENCE_DIALECT)")
         return
+    begin_with_large_pages()
     secret = inference_secret(settings)
     engine = _engine(settings)
     serve_engine(engine, _listener(settings, secret), secret=secret, grace=settings.inference_grace)

@@ -216,8 +216,9 @@ class Scheduler:
             if lead is not None and (lead.ended or lead.computed >= lead.prompt):
                 line.follows = None  # too late to take over its prompt as a whole
             source, count = (-1, 0) if line.fresh or line.follows else self._best_prefix(line)
-            place = source if source in free else self._emptiest(free)
-            given_up = self._make_room(line, place, reuses=source == place)
+            near = source in free and self._off(source) == 0
+            place = source if near else self._emptiest(free)
+            given_up = self._make_room(line, place, source)
             if given_up is None:
                 break
             drops += given_up
@@ -253,19 +254,34 @@ class Scheduler:
                 best, length = i, same
         return best, length
 
-    def _emptiest(self, free: Several[int]) -> int:
-        """Return the free slot to write over: the lowest that holds nothing, else the oldest."""
-        return min(free, key=lambda i: (bool(self.slots[i].tokens), self.slots[i].used_at, i))
+    def _off(self, place: int) -> int:
+        """Return how far a slot is from those in use: all from the first of them to the last are
+        looked up together, so each in between costs as much as one in use.
+        """
+        used = [line.slot for line in self.running]
+        return max(min(used) - place, place - max(used), 0) if used else 0
 
-    def _make_room(self, line: Line, place: int, *, reuses: bool) -> list[int] | None:
-        """Return which places to give up so that ``line`` fits, or None while it cannot."""
+    def _emptiest(self, free: Several[int]) -> int:
+        """Return the free slot to write over: near those in use, then one that holds nothing, else
+        the oldest.
+        """
+        slots = self.slots
+        return min(free, key=lambda i: (self._off(i), bool(slots[i].tokens), slots[i].used_at, i))
+
+    def _make_room(self, line: Line, place: int, source: int) -> list[int] | None:
+        """Return which places to give up so that ``line`` fits, or None while it cannot. The one
+        it takes a beginning from stays.
+        """
         held = sum(slot.weight for slot in self.slots) - self.slots[place].dirty
         given_up = []
         own = self.slots[place].dirty
-        if own > line.room and not reuses:
+        if own > line.room and source != place:
             given_up, own = [place], 0
         left = held + max(own, line.room) - self.room
-        others = [i for i, s in enumerate(self.slots) if s.line is None and s.dirty and i != place]
+        stay = (place, source)
+        others = [
+            i for i, s in enumerate(self.slots) if s.line is None and s.dirty and i not in stay
+        ]
         for i in sorted(others, key=lambda i: self.slots[i].used_at):
             if left <= 0:
                 break

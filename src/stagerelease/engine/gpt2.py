@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from stagerelease.engine.batching import Part
-from stagerelease.engine.linear import LEAST_ROWS, Dtype, Linear, Plain, make_linear
+from stagerelease.engine.linear import LEAST_ROWS, Dtype, Int8, Linear, Plain, make_linear
 from stagerelease.kernel.errors import Invalid
 
 log = structlog.get_logger(__name__)
@@ -104,6 +104,12 @@ class Store:
             pool = torch.zeros(sizes, device=device)
         self.pool = pool
         self.rows = [layer.view(-1, head) for layer in pool]  # of each layer, keys then values
+        # Of each layer, slot by slot and head by head: tokens × head.
+        self.keys = [layer[0].view(-1, shape.positions, head) for layer in pool]
+        self.values = [layer[1].view(-1, shape.positions, head) for layer in pool]
+        # From the row of a token's first key to those of all its keys and values.
+        keys = torch.arange(shape.heads) * shape.positions
+        self.offsets = torch.cat([keys, keys + slots * shape.heads * shape.positions])
 
     def give_up(self, slot: int) -> None:
         """Return a slot's memory to the system."""
@@ -127,25 +133,38 @@ class Store:
 
 
 @dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A run of a prompt's tokens: its first row, its slot, and -inf wherever a key comes after the
+    row's own token (rows × tokens so far), else 0.
+    """
+
+    first: int
+    slot: int
+    mask: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class _Layout:
     """Where the rows of a step stand: first those that decode, then chunk by chunk, then padding.
 
-    Sequences that decode are looked up together as far as ``reach``; ``mask`` is 0 where a slot's
-    sequence has a key and -inf elsewhere (slots × 1 × 1 × reach); the few that are much longer are
-    ``far``, looked up each by itself. ``places`` says which row of the store takes each real row's
-    keys and values, head by head.
+    Sequences that decode are looked up together as far as ``reach``, in the slots from the first of
+    them to the last (``span``: their heads); ``mask`` is 0 where a slot's sequence has a key and
+    -inf elsewhere (slots × 1 × reach); the few that are much longer are ``far``, looked up each by
+    itself. ``places`` says which row of the store takes each real row's keys
+    and values, head by head.
     """
 
     ids: Tensor
     positions: Tensor
     places: Tensor
     rows: int  # real ones
-    decoding: Tensor  # slots
+    decoding: Tensor  # slots, counted from the span's first
     reach: int
-    span: int  # slots up to the last that decodes
+    span: slice
     mask: Tensor
     far: tuple[tuple[int, int, int], ...]  # row, slot, tokens
-    chunks: tuple[tuple[int, int, int, int], ...]  # first row, rows, slot, tokens before
+    chunks: tuple[_Chunk, ...]
+    out: Tensor  # what a layer's attention yields, written over by the next; padding stays nought
 
 
 _CALL = 256
@@ -163,12 +182,14 @@ def reach_of(lengths: Sequence[int], span: int) -> int:
     return min(sorted(set(lengths)), key=cost, default=0)
 
 
-def padded(rows: int) -> int:
+def padded(rows: int, least: int = LEAST_ROWS) -> int:
     """Return how many rows to compute for ``rows``: few different numbers, since each number
     makes oneDNN prepare kernels of its own.
     """
-    step = 2 if rows <= 8 else 8 if rows <= 64 else 32
-    return max(LEAST_ROWS, -(-rows // step) * step)
+    if rows <= least:
+        return least
+    step = 4 if rows <= 16 else 8 if rows <= 64 else 32
+    return -(-rows // step) * step
 
 
 class Gpt2:
@@ -190,6 +211,7 @@ class Gpt2:
             weights["ln_f.bias"].float().to(device),
         )
         self._plain = 0
+        self._least = 1  # rows that every product computes as it would beside others
 
     def prepare(self, progress: Any = None) -> None:
         """Lay out every weight for the processor; tells ``progress`` the share done."""
@@ -218,6 +240,7 @@ class Gpt2:
         )
         self.bytes += size
         self._plain += isinstance(made, Plain) and self.device.type == "cpu"
+        self._least = max(self._least, 1 if isinstance(made, Int8) else LEAST_ROWS)
         return made
 
     def _layer(self, i: int) -> dict[str, Any]:
@@ -261,37 +284,36 @@ class Gpt2:
         """Return the logits (rows × vocabulary, fp32) of the last layer's ``rows``."""
         count = len(rows)
         x = self._norm(rows, self._final)
-        x = fn.pad(x, (0, 0, 0, padded(count) - count))
+        x = fn.pad(x, (0, 0, 0, padded(count, self._least) - count))
         return self._head(x)[:count]
 
     def _lay_out(self, parts: Sequence[Part]) -> _Layout:
         ids: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
-        chunks: list[tuple[int, int, int, int]] = []
+        chunks: list[_Chunk] = []
         decoding = [p for p in parts if p.count == 1 and p.start >= p.line.prompt]
         for part in parts:
-            if part.start < part.line.prompt:
-                chunks.append((len(ids), part.count, part.line.slot, part.start))
             stop = part.start + part.count
+            if part.start < part.line.prompt:
+                mask = torch.full((part.count, stop), -torch.inf).triu_(part.start + 1)
+                chunks.append(_Chunk(len(ids), part.line.slot, mask.to(self.device)))
             ids += part.line.tokens[part.start : stop]
             positions += range(part.start, stop)
             slots += [part.line.slot] * part.count
-        rows, fill = len(ids), padded(len(ids)) - len(ids)
-        place = torch.tensor([slots, positions])
-        heads = torch.arange(self.shape.heads)
-        keys = (place[0, :, None] * self.shape.heads + heads) * self.shape.positions
-        keys = keys + place[1, :, None]
-        values = keys + self.store.slots * self.shape.heads * self.shape.positions
-        places = torch.stack([keys, values], 1).flatten()
-        span = max((p.line.slot + 1 for p in decoding), default=0)
+        rows, fill = len(ids), padded(len(ids), self._least) - len(ids)
+        whole = self.shape.heads * self.shape.positions
+        first = torch.tensor([s * whole + p for s, p in zip(slots, positions, strict=True)])
+        places = (first[:, None] + self.store.offsets).flatten()
+        used = [p.line.slot for p in decoding]
+        span = slice(min(used, default=0), max(used, default=-1) + 1)
         lengths = [p.start + 1 for p in decoding]
-        reach = self._rounded(reach_of(lengths, span))
-        on = torch.tensor([p.line.slot for p in decoding], dtype=torch.int64)
-        held = torch.ones(span, dtype=torch.int64)
+        reach = self._rounded(reach_of(lengths, span.stop - span.start))
+        on = torch.tensor(used, dtype=torch.int64) - span.start
+        held = torch.ones(span.stop - span.start, dtype=torch.int64)
         held[on] = torch.tensor(lengths, dtype=torch.int64)
-        mask = torch.zeros(span, 1, 1, reach)
-        mask.masked_fill_(torch.arange(reach) >= held[:, None, None, None], -torch.inf)
+        mask = torch.zeros(len(held), 1, reach)
+        mask.masked_fill_(torch.arange(reach) >= held[:, None, None], -torch.inf)
         far = tuple(
             (row, part.line.slot, part.start + 1)
             for row, part in enumerate(decoding)
@@ -304,11 +326,15 @@ class Gpt2:
             rows=rows,
             decoding=on.to(self.device),
             reach=reach,
-            span=span,
+            span=slice(span.start * self.shape.heads, span.stop * self.shape.heads),
             mask=mask.to(self.device),
             far=far,
             chunks=tuple(chunks),
-        )
+            out=torch.zeros(
+                rows + fill, self.shape.heads, self.shape.width // self.shape.heads,
+                device=self.device,
+            ),
+        )  # fmt: skip
 
     def _rounded(self, tokens: int) -> int:
         """Return how far to look for ``tokens``: products of odd sizes are rounded otherwise."""
@@ -320,29 +346,31 @@ class Gpt2:
         split = qkv.view(len(qkv), 3, heads, head)
         self.store.rows[i].index_copy_(0, at.places, split[: at.rows, 1:].reshape(-1, head))
         q = split[:, 0]
-        keys, values = self.store.pool[i]
-        out = torch.empty(len(qkv), heads, head, device=qkv.device)
+        keys, values = self.store.keys[i], self.store.values[i]
+        out = at.out
         count = len(at.decoding)
         if count:
             asked = q[:count]
-            if count < at.span:  # some slot in between is not decoding
-                asked = torch.zeros(at.span, heads, head, device=qkv.device)
+            slots = len(at.mask)
+            if count < slots:  # some slot in between is not decoding
+                asked = torch.zeros(slots, heads, head, device=qkv.device)
                 asked[at.decoding] = q[:count]
-            near = torch.matmul(asked.unsqueeze(2), keys[: at.span, :, : at.reach].mT)
-            weights = torch.softmax(near.add_(at.mask), -1)
-            found = torch.matmul(weights, values[: at.span, :, : at.reach]).squeeze(2)
-            out[:count] = found if count == at.span else found[at.decoding]
+            near = torch.bmm(asked.reshape(-1, 1, head), keys[at.span, : at.reach].mT)
+            near.view(slots, heads, at.reach).add_(at.mask)
+            found = torch.bmm(torch.softmax(near, -1), values[at.span, : at.reach])
+            found = found.view(slots, heads, head)
+            out[:count] = found if count == slots else found[at.decoding]
         for row, slot, length in at.far:
             end = self._rounded(length)  # as when looked up together, so that rounding is the same
-            near = torch.matmul(q[row][None, :, None], keys[slot : slot + 1, :, :end].mT)
+            place = slice(slot * heads, slot * heads + heads)
+            near = torch.bmm(q[row].unsqueeze(1), keys[place, :end].mT)
             near[..., length:] = -torch.inf
-            weights = torch.softmax(near, -1)
-            out[row] = torch.matmul(weights, values[slot : slot + 1, :, :end])[0, :, 0]
-        for first, rows, slot, before in at.chunks:
-            end = before + rows
-            near = torch.matmul(q[first : first + rows].transpose(0, 1), keys[slot, :, :end].mT)
-            later = torch.ones(rows, end, dtype=torch.bool, device=qkv.device).triu_(before + 1)
-            weights = torch.softmax(near.masked_fill_(later, -torch.inf), -1)
-            out[first : first + rows] = torch.matmul(weights, values[slot, :, :end]).transpose(0, 1)
-        out[at.rows :] = 0
+            out[row] = torch.bmm(torch.softmax(near, -1), values[place, :end])[:, 0]
+        for chunk in at.chunks:
+            rows, end = chunk.mask.shape
+            mine = slice(chunk.first, chunk.first + rows)
+            place = slice(chunk.slot * heads, chunk.slot * heads + heads)
+            near = torch.bmm(q[mine].transpose(0, 1), keys[place, :end].mT)
+            weights = torch.softmax(near.add_(chunk.mask), -1)
+            out[mine] = torch.bmm(weights, values[place, :end]).transpose(0, 1)
         return out.view(len(qkv), -1)

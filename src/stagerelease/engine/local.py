@@ -294,17 +294,17 @@ class LocalEngine:
     # The thread
 
     def _work(self) -> None:
-        torch.set_grad_enabled(False)
         torch.set_num_threads(self._threads)
-        while True:
-            if self._pass():
-                continue
-            with self._wake:
-                if self._stopping:
-                    return
-                # Asked again under the lock: who joins wakes this thread after having joined.
-                if not any(runner.busy for runner in self._shelf.runners()):
-                    self._wake.wait(0.05)
+        with torch.inference_mode():
+            while True:
+                if self._pass():
+                    continue
+                with self._wake:
+                    if self._stopping:
+                        return
+                    # Asked again under the lock: who joins wakes this thread after having joined.
+                    if not any(runner.busy for runner in self._shelf.runners()):
+                        self._wake.wait(0.05)
 
     def _pass(self) -> bool:
         """Compute one step of each model that has something to do; tell whether any had.

@@ -196,10 +196,9 @@ class Runner:
     def _choose(self, ready: Sequence[tuple[Answer, Tensor]]) -> None:
         if not ready:
             return
-        rows = torch.stack([row for _, row in ready])
         choosers = [answer.chooser for answer, _ in ready]
         positions = [len(answer.line.tokens) for answer, _ in ready]
-        tokens = choose(rows, choosers, positions)
+        tokens = choose([row for _, row in ready], choosers, positions)
         for (answer, row), token in zip(ready, tokens, strict=True):
             self.counts["completion_tokens"] += 1
             if token < 0:

@@ -6,9 +6,10 @@ the sequence's number and whose counter is the token's position: no state, no or
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -74,8 +75,10 @@ class Chooser:
         return row
 
 
-def choose(logits: Tensor, choosers: Sequence[Chooser], positions: Sequence[int]) -> list[int]:
-    """Return the next token of each row of ``logits`` (rows × vocabulary, fp32).
+def choose(
+    logits: Iterable[Tensor], choosers: Sequence[Chooser], positions: Sequence[int]
+) -> list[int]:
+    """Return the next token of each row of ``logits`` (vocabulary, fp32).
 
     A row that holds no finite maximum (weights that are no numbers) gets -1.
     """
@@ -83,10 +86,9 @@ def choose(logits: Tensor, choosers: Sequence[Chooser], positions: Sequence[int]
     chosen = [-1] * len(choosers)
     greedy = [i for i, c in enumerate(choosers) if c.greedy]
     plain = [i for i, c in enumerate(choosers) if not c.greedy and not c.filters]
-    if greedy:
-        best, at = torch.stack([weighed[i] for i in greedy]).max(-1)
-        for i, value, token in zip(greedy, best.tolist(), at.tolist(), strict=True):
-            chosen[i] = token if np.isfinite(value) else -1
+    for i in greedy:  # row by row: stacking them would copy them all
+        at = int(weighed[i].argmax())
+        chosen[i] = at if math.isfinite(weighed[i][at]) else -1
     if plain:
         rows = torch.stack([weighed[i] / choosers[i].sampling.temperature for i in plain])
         draws = [choosers[i].draw(positions[i]) for i in plain]
