@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from conformance import EngineConformance, Subject
+from conformance import EngineConformance, Lab, Subject, collect
 
 from stagerelease.demo.world import CHECKPOINTS
+from stagerelease.engine.batching import CHUNK
 from stagerelease.engine.local import LocalEngine, Options
 from stagerelease.engine.ports import Checkpoint, Engine
 from stagerelease.engine.remote import RemoteEngine, Where
@@ -47,7 +48,23 @@ def subject(engine: Engine, blobs: LocalBlobStore, checkpoint: Checkpoint) -> Su
     )
 
 
-class TestLocalEngine(EngineConformance):
+class Stores(EngineConformance):
+    """What only engines promise that keep the beginnings they have computed."""
+
+    def test_what_was_in_store_is_told_once_a_prompt(self, lab: Lab) -> None:
+        async def experiment(s: Subject) -> None:
+            job = s.job(tuple(range(5, 5 + 2 * CHUNK + 3)), max_tokens=2, n=3, cache_salt="told")
+            first = await collect(s.engine, job)
+            again = await collect(s.engine, job)
+            assert [end.reused for end in first.ends.values()] == [0, 0, 0]
+            assert {index: end.reused for index, end in again.ends.items()} == {
+                0: 2 * CHUNK, 1: 0, 2: 0,
+            }  # fmt: skip
+
+        lab.run(experiment)
+
+
+class TestLocalEngine(Stores):
     @classmethod
     @asynccontextmanager
     async def open(cls) -> AsyncIterator[Subject]:
@@ -58,7 +75,7 @@ class TestLocalEngine(EngineConformance):
             await engine.close()
 
 
-class TestLocalEngineOverASocket(EngineConformance):
+class TestLocalEngineOverASocket(Stores):
     @classmethod
     @asynccontextmanager
     async def open(cls) -> AsyncIterator[Subject]:

@@ -126,7 +126,8 @@ class Answer:
 
     def end(self, reason: Literal["stop", "length"]) -> None:
         """Tell that the sequence is complete."""
-        self.stream.pending.append(Ended(self.index, reason, self.count))
+        reused = 0 if self.index % self.job.n else self.line.reused
+        self.stream.pending.append(Ended(self.index, reason, self.count, reused))
 
     def _send(self, released: Released) -> None:
         if released.text or released.tokens:

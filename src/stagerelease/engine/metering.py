@@ -37,10 +37,10 @@ class Metered:
             self._last = now
         elif isinstance(event, Ended):
             self._meter.tokens.labels("generated").inc(event.completion_tokens)
+            self._meter.tokens.labels("reused").inc(event.reused)
             self._meter.sequences.labels(event.reason).inc()
         else:
             self._meter.tokens.labels("prompt").inc(sum(event.prompt_tokens))
-            self._meter.tokens.labels("reused").inc(event.reused)
 
 
 class Meter:

@@ -91,10 +91,9 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The job was taken: how many tokens each prompt has, and how many of them were in store."""
+    """The job was taken: how many tokens each prompt has."""
 
     prompt_tokens: tuple[int, ...]
-    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +107,16 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """One sequence is complete: why, and how many tokens were computed for it."""
+    """One sequence is complete: why, and how many tokens were computed for it.
+
+    ``reused``: how many tokens of its prompt were in store already, told by the first sequence of
+    each prompt only.
+    """
 
     index: int
     reason: Literal["stop", "length"]
     completion_tokens: int
+    reused: int = 0
 
 
 Event = Admitted | Piece | Ended

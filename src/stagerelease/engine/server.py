@@ -240,7 +240,7 @@ class _Completions(Response):
     def _document(self, event: Event) -> dict[str, Any]:
         if isinstance(event, Admitted):
             self._prompt_tokens = sum(event.prompt_tokens)
-            told = {"prompt_tokens": list(event.prompt_tokens), "reused": event.reused}
+            told = {"prompt_tokens": list(event.prompt_tokens)}
             return self._envelope([]) | {wire.EXTENSION: told}
         if isinstance(event, Ended):
             self._completion_tokens += event.completion_tokens

@@ -140,7 +140,7 @@ def end_choice(ended: Ended) -> dict[str, Any]:
         "text": "",
         "logprobs": None,
         "finish_reason": ended.reason,
-        EXTENSION: {"completion_tokens": ended.completion_tokens},
+        EXTENSION: {"completion_tokens": ended.completion_tokens, "reused": ended.reused},
     }
 
 
@@ -162,11 +162,18 @@ def events_of(document: Mapping[str, Any]) -> list[Event]:
     events: list[Event] = []
     extension = document.get(EXTENSION)
     if extension is not None and "prompt_tokens" in extension:
-        events.append(Admitted(tuple(extension["prompt_tokens"]), extension["reused"]))
+        events.append(Admitted(tuple(extension["prompt_tokens"])))
     for choice in document["choices"]:
         if choice["finish_reason"] is not None:
-            count = choice[EXTENSION]["completion_tokens"]
-            events.append(Ended(choice["index"], choice["finish_reason"], count))
+            told = choice[EXTENSION]
+            events.append(
+                Ended(
+                    choice["index"],
+                    choice["finish_reason"],
+                    told["completion_tokens"],
+                    told["reused"],
+                )
+            )
         else:
             logprobs = choice["logprobs"]
             tokens = _tokens(logprobs) if logprobs is not None else ()

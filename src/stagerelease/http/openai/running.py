@@ -169,7 +169,6 @@ class Generation(Response):
                 first = await anext(events)
                 assert isinstance(first, Admitted)  # noqa: S101 (the port's promise)
                 self._usage.prompt_tokens = sum(first.prompt_tokens)
-                self._usage.reused = first.reused
                 if not self._stream:
                     document = await self._collect(events)
                     await self._record("completed")

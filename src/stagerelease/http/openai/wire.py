@@ -57,6 +57,7 @@ class Usage:
         """Note what an event adds."""
         if isinstance(event, Ended):
             self.ended[event.index] = event.completion_tokens
+            self.reused += event.reused
         else:
             self.pieces[event.index] = self.pieces.get(event.index, 0) + 1
 
