@@ -53,7 +53,7 @@ def start(python: Path, checkpoint: Path, dtype: str, port: int) -> subprocess.P
         [
             str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint),
             "--dtype", DTYPE[dtype], "--enforce-eager", "--host", "127.0.0.1", "--port", str(port),
-            "--max-model-len", "1024", "--disable-log-requests",
+            "--max-model-len", "1024",
         ],
         env=environ,
         stdout=subprocess.DEVNULL,
