@@ -50,6 +50,8 @@ from stagerelease.storage.local import LocalBlobStore
 PROMPT, NEW, CLIENTS = 32, 64, 16
 Dtype = Literal["fp32", "bf16", "int8"]
 DTYPES: tuple[Dtype, ...] = ("fp32", "bf16", "int8")
+AIMED_AT = "124M"
+"""What the goals are of; larger ones are measured against nothing but the other side."""
 GOAL_ONE = {"fp32": 1.7, "bf16": 2.8, "int8": 4.0}
 GOAL_CROWD = {"fp32": 6.0, "bf16": 8.0, "int8": 12.0}
 GOAL_TTFT, GOAL_VLLM, GOAL_PERPLEXITY = 1.0, 0.9, 1.02
@@ -376,6 +378,7 @@ async def run(args: argparse.Namespace, directory: Path, room: Path) -> bool:
     queue = rival.submit(rival_crowd, first_of(clients, 2)).result()
     rival.shutdown()
 
+    aims = args.variant == AIMED_AT
     floor = speed / weights
     report.line("one stream", "tokens/s", "ratio", "of the floor")
     report.line("  generate fp32", f"{generate:.1f}", "1.00", f"{generate * 4 / floor:.2f}")
@@ -384,7 +387,7 @@ async def run(args: argparse.Namespace, directory: Path, room: Path) -> bool:
         report.line(
             f"  ours {dtype}", f"{rate:.1f}", f"{ratio:.2f}",
             f"{rate * WEIGHT_BYTES[dtype] / floor:.2f}",
-            goal=(GOAL_ONE[dtype], ratio >= GOAL_ONE[dtype]),
+            goal=(GOAL_ONE[dtype], ratio >= GOAL_ONE[dtype]) if aims else None,
         )  # fmt: skip
     report.line(f"{CLIENTS} clients", "tokens/s", "ratio", "TTFT p95 s")
     report.line("  generate one by one", f"{queue.rate:.1f}", "1.00", f"{queue.p95():.2f}")
@@ -392,7 +395,8 @@ async def run(args: argparse.Namespace, directory: Path, room: Path) -> bool:
         ratio, wait = outcome.rate / queue.rate, outcome.p95()
         report.line(
             f"  ours {dtype}", f"{outcome.rate:.1f}", f"{ratio:.2f}", f"{wait:.2f}",
-            goal=(GOAL_CROWD[dtype], ratio >= GOAL_CROWD[dtype] and wait <= GOAL_TTFT),
+            goal=(GOAL_CROWD[dtype], ratio >= GOAL_CROWD[dtype] and wait <= GOAL_TTFT)
+            if aims else None,
         )  # fmt: skip
     if args.vllm:
         other = await against_server(args.vllm, clients)
