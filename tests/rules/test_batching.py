@@ -54,7 +54,7 @@ def prompt_of(family: int, length: int, turn: int) -> list[int]:
 
 class Batching(RuleBasedStateMachine):
     @initialize(
-        slots=st.integers(1, 4),
+        slots=st.integers(1, 6),
         rooms=st.integers(1, 6),
         queue=st.integers(0, 6),
         prefill=st.integers(1, 4),
@@ -362,6 +362,24 @@ def test_a_common_beginning_is_copied_from_a_line_that_runs() -> None:
     (step,) = steps(scheduler)
     (take,) = step.takes
     assert (take.line, take.source, take.count) == (again, first.slot, 2 * CHUNK)
+
+
+def test_a_beginning_far_from_those_in_use_is_copied_and_lasts_until_it_is() -> None:
+    """All places between are looked up together, so one takes the nearest."""
+    scheduler = Scheduler(slots=5, room=9 * CHUNK, queue=10)
+    runs, between, before = line(5, 50), line(5, 50, first=500), line(2 * CHUNK + 5)
+    scheduler.add([runs, between, before])
+    steps(scheduler, 3)
+    assert [one.slot for one in (runs, between, before)] == [0, 1, 2]
+    scheduler.drop(before)
+    scheduler.drop(between, keep=False)
+    again, small = line(2 * CHUNK + 9), line(5, first=900)
+    scheduler.add([again, small])
+    (step,) = steps(scheduler)
+    (take,) = step.takes
+    assert (take.line, take.source, again.slot, again.reused) == (again, 2, 1, 2 * CHUNK)
+    assert 2 not in step.drops  # nor is the second put there, whose memory would be given up first
+    assert small.slot == 3
 
 
 def test_a_whole_prompt_in_store_still_computes_its_last_chunk() -> None:

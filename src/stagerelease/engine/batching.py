@@ -209,7 +209,9 @@ class Scheduler:
         takes: list[Take] = []
         while self.waiting:
             line = self.waiting[0]
-            free = [i for i, slot in enumerate(self.slots) if slot.line is None]
+            # What is copied from in this step stays as it is until then.
+            read = {take.source for take in takes}
+            free = [i for i, slot in enumerate(self.slots) if slot.line is None and i not in read]
             if not free:
                 break
             lead = line.follows
@@ -218,7 +220,7 @@ class Scheduler:
             source, count = (-1, 0) if line.fresh or line.follows else self._best_prefix(line)
             near = source in free and self._off(source) == 0
             place = source if near else self._emptiest(free)
-            given_up = self._make_room(line, place, source)
+            given_up = self._make_room(line, place, read | {source})
             if given_up is None:
                 break
             drops += given_up
@@ -268,20 +270,18 @@ class Scheduler:
         slots = self.slots
         return min(free, key=lambda i: (self._off(i), bool(slots[i].tokens), slots[i].used_at, i))
 
-    def _make_room(self, line: Line, place: int, source: int) -> list[int] | None:
-        """Return which places to give up so that ``line`` fits, or None while it cannot. The one
-        it takes a beginning from stays.
+    def _make_room(self, line: Line, place: int, read: set[int]) -> list[int] | None:
+        """Return which places to give up so that ``line`` fits, or None while it cannot. Those that
+        are ``read``, beginnings to be used again, stay.
         """
         held = sum(slot.weight for slot in self.slots) - self.slots[place].dirty
         given_up = []
         own = self.slots[place].dirty
-        if own > line.room and source != place:
+        if own > line.room and place not in read:
             given_up, own = [place], 0
         left = held + max(own, line.room) - self.room
-        stay = (place, source)
-        others = [
-            i for i, s in enumerate(self.slots) if s.line is None and s.dirty and i not in stay
-        ]
+        left_over = [i for i, s in enumerate(self.slots) if s.line is None and s.dirty]
+        others = [i for i in left_over if i != place and i not in read]
         for i in sorted(others, key=lambda i: self.slots[i].used_at):
             if left <= 0:
                 break
