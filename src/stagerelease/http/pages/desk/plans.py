@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
@@ -15,6 +16,7 @@ from fastapi import Path, Request, Response
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
+    after_refusal,
     desk_router,
     names_of,
     needed,
@@ -200,17 +202,16 @@ def editor(request: Request, begin: BeginPage, base: str = "") -> Response:
 @router.post("/plan-editor/check")
 def check(request: Request, begin: BeginPage, sent: Sent) -> Response:
     """Say everything there is to say of a text; nothing is kept."""
-    return _editor(
-        request,
-        begin,
-        source=_source(sent),
-        track_id=sent.get("track"),
-        rationale=sent.raw("rationale"),
-    )
+    return _editor(request, begin, **_typed(sent))
 
 
-def _source(sent: Typed) -> str:
-    return sent.raw("source")[:LONGEST]
+def _typed(sent: Typed) -> dict[str, str]:
+    """Return what the editor holds."""
+    return {
+        "source": sent.raw("source")[:LONGEST],
+        "track_id": sent.get("track"),
+        "rationale": sent.raw("rationale"),
+    }
 
 
 @router.post("/plan-editor")
@@ -219,22 +220,13 @@ def propose(request: Request, begin: BeginPage, sent: Sent) -> Response:
 
     def act(work: Work) -> ProposalRow:
         rationale = needed(sent, "rationale", "Say why. Who consents decides on it.")
-        return releases.propose_plan(work, _source(sent), rationale=rationale)
+        return releases.propose_plan(work, _typed(sent)["source"], rationale=rationale)
 
     def then(row: ProposalRow) -> str:
         done = "applied" if row.state == "applied" else "proposed"
         return f"/staff/plan-proposals/{row.id}?done={done}#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _editor(
-            request,
-            begin,
-            source=_source(sent),
-            track_id=sent.get("track"),
-            rationale=sent.raw("rationale"),
-            refusal=refusal,
-        )
-
+    again = partial(_editor, request, begin, **_typed(sent))
     return take(begin, Permission.PLAN_APPLY, act, then=then, again=again)
 
 
@@ -275,7 +267,6 @@ def _proposal(
     return page(
         request,
         "desk/plan_proposal.html",
-        status=status_after(refusal),
         row=row,
         lines=_lines(base.source if base else "", row.source),
         who=who,
@@ -283,9 +274,7 @@ def _proposal(
         cancels=cancels,
         asked=CONSENTS,
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("comment", "reason") if typed else {"comment": "", "reason": ""},
+        **after_refusal(refusal, typed, "comment", "reason"),
     )
 
 
@@ -302,9 +291,7 @@ def consent(request: Request, begin: BeginPage, sent: Sent, number: Number) -> R
         done = "applied" if row.state == "applied" else "consented"
         return f"/staff/plan-proposals/{number}?done={done}#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _proposal(request, begin, number, refusal=refusal, typed=sent)
-
+    again = partial(_proposal, request, begin, number, typed=sent)
     return take_grave(begin, Permission.PLAN_CONSENT, act, then=then, again=again)
 
 
@@ -316,8 +303,6 @@ def cancel(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Re
         reason = needed(sent, "reason", "Say why it is cancelled.")
         return releases.cancel_proposal(work, number, reason=reason)
 
-    def again(refusal: DomainError) -> Response:
-        return _proposal(request, begin, number, refusal=refusal, typed=sent)
-
+    again = partial(_proposal, request, begin, number, typed=sent)
     where = f"/staff/plan-proposals/{number}?done=cancelled#done"
     return take(begin, Permission.PLAN_APPLY, act, then=where, again=again)

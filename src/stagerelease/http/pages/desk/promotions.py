@@ -7,6 +7,7 @@ page is shown again with what happened and with what was typed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path, Request, Response
@@ -17,11 +18,11 @@ from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.differences import difference
 from stagerelease.http.pages.desk.steps import (
     Act,
+    after_refusal,
     desk_router,
     needed,
     seen_at,
     stamp,
-    status_after,
     take,
     take_grave,
     typed_name,
@@ -29,7 +30,7 @@ from stagerelease.http.pages.desk.steps import (
 )
 from stagerelease.http.pages.desk.thread import ago, thread_of
 from stagerelease.http.pages.forms import Sent, Typed, end_of_day
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.frame import page
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.kernel.errors import DomainError
 from stagerelease.releases import service as releases
@@ -129,7 +130,6 @@ def show(
     return page(
         request,
         "desk/promotion.html",
-        status=status_after(refusal),
         found=found,
         p=found.promotion,
         changes=changes,
@@ -138,8 +138,7 @@ def show(
         moved=moved,
         approved=sum(1 for a in found.approvals if a.current and a.verdict == "approve"),
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
+        **after_refusal(refusal),
         typed=typed.everything() if typed else {},
         answerable=[g.key for g in found.gates if _answerable(g)],
         **context,
@@ -219,9 +218,7 @@ def _step(
     done: str,
     grave: bool = False,
 ) -> Response:
-    def again(refusal: DomainError) -> Response:
-        return show(request, begin, number, refusal=refusal, typed=sent)
-
+    again = partial(show, request, begin, number, typed=sent)
     way = take_grave if grave else take
     return way(begin, needs, act, then=f"/staff/promotions/{number}?done={done}#done", again=again)
 
