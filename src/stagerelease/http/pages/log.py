@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginVisitor
 from stagerelease.http.pages.failing import speak_page
+from stagerelease.http.pages.forms import whole
 from stagerelease.http.pages.frame import page, plain
 from stagerelease.http.wire import origin_of
 from stagerelease.identity.rules import Permission, authorize
@@ -120,7 +121,7 @@ def entries(
 ) -> Response:
     """List entries, newest first, narrowed by what happened and what it is about."""
     type, about = type.strip()[:LONGEST], about.strip()[:LONGEST]
-    start = int(before) if before.isascii() and before.isdecimal() and len(before) < 16 else None
+    start = whole(before, digits=15)
     with begin(read_only=True) as work:
         may = _reads_all(work)
         wanted = Search(type=type, value=about if may else "")
@@ -145,9 +146,10 @@ def entries(
 
 
 def _index(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 16):
+    idx = whole(text, digits=15)
+    if idx is None:
         raise NotFound("There is no such entry of the log.", reason="ledger.entry")
-    return int(text)
+    return idx
 
 
 def _proof(work: Work, row: EntryRow) -> Proof | None:

@@ -131,9 +131,10 @@ def _form(
             "organisation": _organisations(work),
             "supersedes": _superseded(work, kind),
         }
-    for key, choices in lists.items():  # what a draft says already can be said again
-        if row and choices and values.get(key) and values[key] not in dict(choices):
-            choices.append((values[key], f"As before: {values[key]}"))
+    for key, choices in lists.items():  # what was said before can be said again
+        said = values.get(key)
+        if said and (choices or key == "subject_sha256") and said not in dict(choices):
+            choices.append((said, f"As before: {said}"))
     return page(
         request,
         "evidence_form.html",

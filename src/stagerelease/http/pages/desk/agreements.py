@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
     Act,
+    Number,
     after_refusal,
     desk_router,
     names_of,
@@ -29,7 +30,6 @@ from stagerelease.partners import service as partners
 from stagerelease.partners.rows import AgreementVersionRow, SignatureRow
 
 router = desk_router("/staff")
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 ROWS = 100
 ONE = "/agreements/{slug}/versions/{number}"
 NOTICES = {

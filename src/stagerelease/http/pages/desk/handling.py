@@ -15,13 +15,13 @@ from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.incidents import (
     DAYS,
-    Number,
     receivers,
     show,
     stopped_by,
 )
 from stagerelease.http.pages.desk.steps import (
     Act,
+    Number,
     after_refusal,
     desk_router,
     names_of,

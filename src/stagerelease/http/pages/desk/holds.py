@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
+    Number,
     after_refusal,
     desk_router,
     names_of,
@@ -24,11 +25,10 @@ from stagerelease.identity.rules import Permission, authorize
 from stagerelease.kernel.errors import DomainError
 from stagerelease.releases import queries as reading
 from stagerelease.releases import service as releases
-from stagerelease.releases.queries import MAX_ID, HoldRow
+from stagerelease.releases.queries import HoldRow
 from stagerelease.releases.rules import LIFT_CONSENTS
 
 router = desk_router("/staff/holds")
-Number = Annotated[int, Path(ge=1, le=MAX_ID)]
 FIELDS = ("over", "reason", "public_reason")
 MOST = 200
 NOTICES = {

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.holds import MOST, choices, covered
 from stagerelease.http.pages.desk.steps import (
+    Number,
     after_refusal,
     desk_router,
     names_of,
@@ -22,7 +23,7 @@ from stagerelease.http.pages.desk.steps import (
     take,
 )
 from stagerelease.http.pages.desk.thread import Said
-from stagerelease.http.pages.forms import Sent, Typed
+from stagerelease.http.pages.forms import Sent, Typed, whole
 from stagerelease.http.pages.frame import page
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, authorize
@@ -36,7 +37,6 @@ from stagerelease.partners.holding import HolderRow
 from stagerelease.releases import queries as releases
 
 router = desk_router("/staff/incidents")
-Number = Annotated[int, Path(ge=1, le=releases.MAX_ID)]
 ROWS = 50
 SHOWS = {
     "open": "Open",
@@ -84,7 +84,7 @@ def _list(
     typed: Typed | None = None,
 ) -> Response:
     show = show if show in SHOWS else "open"
-    behind = int(after) if after.isdecimal() and after.isascii() and len(after) < 10 else None
+    behind = whole(after)
     with begin(read_only=True) as work:
         rows = incidents.list_incidents(
             work, state=None if show == "all" else show, limit=ROWS + 1, after=behind

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
+    Number,
     after_refusal,
     desk_router,
     names_of,
@@ -24,7 +25,7 @@ from stagerelease.http.pages.desk.steps import (
     take,
     take_grave,
 )
-from stagerelease.http.pages.forms import Sent, Typed
+from stagerelease.http.pages.forms import Sent, Typed, whole
 from stagerelease.http.pages.frame import by_field, page
 from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.kernel.errors import DomainError, Invalid, NotFound
@@ -33,11 +34,10 @@ from stagerelease.releases import service as releases
 from stagerelease.releases.differing import Change, differences
 from stagerelease.releases.plans import Finding, parse_plan
 from stagerelease.releases.proposing import CONSENTS, ProposalRow
-from stagerelease.releases.queries import MAX_ID, PlanRow
+from stagerelease.releases.queries import PlanRow
 from stagerelease.releases.simulating import Simulation
 
 router = desk_router("/staff")
-Number = Annotated[int, Path(ge=1, le=MAX_ID)]
 MOST = 200
 LONGEST = 65_536
 NEW = """plan: our-plan
@@ -85,9 +85,8 @@ def list_plans(request: Request, begin: BeginPage) -> Response:
 @router.get("/plans/{slug}")
 def show_plan(request: Request, begin: BeginPage, slug: str, version: str = "") -> Response:
     """Show a version of a plan: its text, and what it changed."""
-    number = int(version) if version.isdecimal() and version.isascii() and len(version) < 10 else 0
     with begin(read_only=True) as work:
-        row = releases.show_plan(work, slug, number or None)
+        row = releases.show_plan(work, slug, whole(version) or None)
         versions = [one for one in releases.list_plans(work) if one.slug == row.slug]
         changes: tuple[Change, ...] = ()
         if row.version > 1:

@@ -14,8 +14,8 @@ from fastapi import Request, Response
 from stagerelease.db.work import Work
 from stagerelease.evidence.facts import EvidenceFact
 from stagerelease.http.pages.begin import BeginPage
-from stagerelease.http.pages.desk.promotions import Number
 from stagerelease.http.pages.desk.steps import (
+    Number,
     after_refusal,
     desk_router,
     instant,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
 from stagerelease.db.work import Work
 from stagerelease.evidence import queries as evidence
@@ -18,6 +18,7 @@ from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.differences import difference
 from stagerelease.http.pages.desk.steps import (
     Act,
+    Number,
     after_refusal,
     desk_router,
     needed,
@@ -29,18 +30,16 @@ from stagerelease.http.pages.desk.steps import (
     wrong,
 )
 from stagerelease.http.pages.desk.thread import ago, thread_of
-from stagerelease.http.pages.forms import Sent, Typed, end_of_day
+from stagerelease.http.pages.forms import Sent, Typed, end_of_day, whole
 from stagerelease.http.pages.frame import page
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.kernel.errors import DomainError
 from stagerelease.releases import service as releases
 from stagerelease.releases.facts import FactsPage
 from stagerelease.releases.gates import GateResult
-from stagerelease.releases.queries import MAX_ID
 from stagerelease.releases.rules import ENDED, REVIEWABLE, State
 
 router = desk_router("/staff")
-Number = Annotated[int, Path(ge=1, le=MAX_ID)]
 ONE = "/promotions/{number}"
 ROWS = 50
 SHOWS = {
@@ -80,7 +79,7 @@ def list_promotions(
 ) -> Response:
     """List promotion requests, oldest first."""
     show = show if show in SHOWS else "open"
-    behind = int(after) if after.isdecimal() and after.isascii() and len(after) < 10 else None
+    behind = whole(after)
     with begin(read_only=True) as work:
         rows = releases.list_promotions(work, state=show, after=behind, limit=ROWS + 1)
     more = f"/staff/promotions?show={show}&after={rows[ROWS - 1].id}" if len(rows) > ROWS else ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Path, Response
 
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginWork
@@ -27,7 +27,10 @@ from stagerelease.kernel.errors import (
     NotFound,
     Stale,
 )
+from stagerelease.releases.queries import MAX_ID
 
+Number = Annotated[int, Path(ge=1, le=MAX_ID)]
+"""The number of a promotion, a hold, a proposal, an incident or a version, in an address."""
 Act = Callable[[Work], Any]
 REFUSALS = (Invalid, Conflict, Stale, Forbidden, NotFound)
 
