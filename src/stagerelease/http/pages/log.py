@@ -29,10 +29,11 @@ router = APIRouter(prefix="/log", include_in_schema=False, dependencies=[Depends
 ON_A_PAGE = 50
 LONGEST = 100
 KINDS = (
-    *("access_form", "access_request", "advisory", "agreement", "card", "catalog", "coordination"),
-    *("download", "evidence", "grant", "hold", "incident", "inference", "manifest", "membership"),
-    *("notice", "organisation", "passkey", "password", "person", "plan", "promotion", "review"),
-    *("role", "session", "signature", "signing-key", "token", "track", "waiver", "webhook"),
+    *("access_form", "access_request", "advisory", "agreement", "agreement_version", "card"),
+    *("catalog", "coordination", "download", "evidence", "grant", "hold", "incident", "inference"),
+    *("manifest", "membership", "notice", "organisation", "passkey", "password", "person", "plan"),
+    *("promotion", "review", "role", "session", "signature", "signing-key", "token", "track"),
+    *("waiver", "webhook"),
 )
 """What entries are of: the first words of their types, to choose from."""
 ROW = 58
