@@ -204,7 +204,7 @@ def check(request: Request, begin: BeginPage, sent: Sent) -> Response:
     return _editor(request, begin, **_typed(sent))
 
 
-def _typed(sent: Typed) -> dict[str, str]:
+def _typed(sent: Typed) -> dict[str, Any]:
     """Return what the editor holds."""
     return {
         "source": sent.raw("source")[:LONGEST],
