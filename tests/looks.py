@@ -71,6 +71,7 @@ LOOKS = {
     "decision": Look("/docs/decisions/0003-ledger"),
     "api": Look("/docs/api"),
     "api, a subject": Look("/docs/api/access"),
+    "api, nested": Look("/docs/api/evidence"),
     "problems": Look("/problems"),
     "a problem": Look("/problems/stale"),
     "parts": Look("/design"),

@@ -193,6 +193,7 @@ def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(world):
     ("more", "wrong"),
     [
         ({"measured_at": ""}, "measured_at"),
+        ({"measured_at": "", "title": ""}, "title"),  # with everything else that is wrong
         ({"measured_at": "yesterday"}, "measured_at"),
         ({"valid_until": "2001-01-01"}, "valid_until"),
         ({"interval_low": "90"}, "interval_high"),

@@ -172,7 +172,7 @@ def calls_of(described: Mapping[str, Any]) -> dict[str, list[Call]]:
         for method in METHODS:
             if method in item:
                 call = _call(described, path, method, item[method])
-                for tag in item[method].get("tags") or ["service"]:
+                for tag in dict.fromkeys(item[method].get("tags") or ["service"]):
                     found.setdefault(tag, []).append(call)
     return dict(sorted(found.items()))
 

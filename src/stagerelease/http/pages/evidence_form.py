@@ -6,7 +6,7 @@ A field is named as the service names what is wrong with it, so every fault stan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,6 +22,7 @@ from stagerelease.evidence.kinds import (
     needed_conditions,
     ranks,
 )
+from stagerelease.evidence.measure import check
 from stagerelease.evidence.queries import EvidenceRow
 from stagerelease.http.pages.forms import Typed, end_of_day
 from stagerelease.http.pages.frame import by_field, plain
@@ -161,30 +162,34 @@ def carried(kind: Kind, values: Mapping[str, str]) -> dict[str, str]:
 # --- from the form to the service -----------------------------------------------------------------
 
 
-def read(sent: Typed, kind: Kind, before: EvidenceRow | None = None) -> evidence.NewEvidence:
+def read(
+    sent: Typed, kind: Kind, now: datetime, before: EvidenceRow | None = None
+) -> evidence.NewEvidence:
     """Return what was typed as the service takes it; ``before`` is the draft that is changed.
 
     What should be a number and is none is handed on as no number that could be meant, so that the
     service names it together with everything else that is wrong.
 
     Raises:
-        Invalid: a date that is missing or none, or an interval with one end.
+        Invalid: a date that is missing or none, or an interval with one end; and with that
+            everything else that is wrong.
     """
     figures = kind.figures is not None
+    faults: list[FieldError] = []
     low, high = _number(sent, "interval_low"), _number(sent, "interval_high")
-    return evidence.NewEvidence(
+    new = evidence.NewEvidence(
         type=kind.type,
         metric=kind.metric,
         title=sent.get("title"),
         subject_sha256=sent.get("subject_file").lower() or sent.get("subject_sha256"),
         source=sent.get("source"),
         fact_status=sent.get("fact_status"),
-        measured_at=_measured(sent, before),
-        valid_until=_until(sent, before),
+        measured_at=_gather(faults, lambda: _measured(sent, before)) or now,
+        valid_until=_gather(faults, lambda: _until(sent, before)),
         value=_number(sent, "value") if figures else None,
         unit=sent.get("unit") if figures else "",
         n=_count(sent),
-        interval=evidence.read_interval(low, high) if figures else None,
+        interval=_gather(faults, lambda: evidence.read_interval(low, high)) if figures else None,
         interval_level=_number(sent, "interval_level") if figures else None,
         conditions=_said(sent, kind.conditions),
         companions=_said(sent, kind.companions),
@@ -194,6 +199,20 @@ def read(sent: Typed, kind: Kind, before: EvidenceRow | None = None) -> evidence
         author_name=sent.get("author_name"),
         public=sent.ticked("public"),
     )
+    if faults:
+        _gather(faults, lambda: check(new, now))
+        sentence = "The evidence is not complete yet."
+        raise Invalid(sentence, reason="evidence.form", fields=faults)
+    return new
+
+
+def _gather(faults: list[FieldError], look: Callable[[], Any]) -> Any:
+    """Return what ``look`` finds; None, with its faults noted, where it finds something wrong."""
+    try:
+        return look()
+    except Invalid as error:
+        faults.extend(error.fields)
+        return None
 
 
 def placed(sent: Typed) -> dict[str, Any]:

@@ -135,6 +135,7 @@ def _form(
         said = values.get(key)
         if said and (choices or key == "subject_sha256") and said not in dict(choices):
             choices.append((said, f"As before: {said}"))
+    errors = errors_of(refusal.fields, sent) if refusal and sent else {}
     return page(
         request,
         "evidence_form.html",
@@ -148,7 +149,10 @@ def _form(
         lists=lists,
         statuses=[(key.value, words) for key, words in STATUS_WORDS.items()],
         refusal=refusal,
-        errors=errors_of(refusal.fields, sent) if refusal and sent else {},
+        errors=errors,
+        more=any(
+            values.get(one.key) or one.key in errors for one in kind.conditions if not one.required
+        ),
     )
 
 
@@ -188,7 +192,7 @@ def write(request: Request, begin: BeginPage, sent: Sent) -> Response:
         return _form(request, begin, other, sent=sent)
 
     def act(work: Work) -> EvidenceRow:
-        return evidence.draft(work, read(sent, kind), **placed(sent))
+        return evidence.draft(work, read(sent, kind, work.now), **placed(sent))
 
     return take(
         begin,
@@ -215,7 +219,7 @@ def change(request: Request, begin: BeginPage, sent: Sent, evidence_id: str) -> 
     def act(work: Work) -> EvidenceRow:
         row = evidence.open_draft(work, evidence_id)
         now = kind or KINDS[f"{row.type}.{row.metric}"]
-        new, seen = read(sent, now, row), sent.get("seen") or None
+        new, seen = read(sent, now, work.now, row), sent.get("seen") or None
         return evidence.edit(work, evidence_id, new, **placed(sent), seen=seen)
 
     return take(
