@@ -183,6 +183,7 @@ def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(world):
                 *("conditions.sampler", "companions.sensitivity"),
             }
             assert {f"#f-{one}" for one in wrong} <= set(re.findall(r'href="([^"]+)"', got.text))
+            assert got.text.count("Give a number, such as 91.2") == 6  # three fields, told twice
             assert "<script>alert" not in got.text
             shown = fields(got.text)
             assert {k: shown[k] for k in sent} == sent
@@ -203,7 +204,9 @@ def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(world):
         ({"supersedes": "evd_none"}, "supersedes"),
         ({"companions.sensitivity": "nan"}, "companions.sensitivity"),
         ({"conditions.base_rate": "50"}, "conditions.base_rate"),
+        ({"conditions.text_length": "long"}, "conditions.text_length"),
         ({"n": "1.5"}, "n"),
+        ({"n": "inf"}, "n"),
     ],
 )
 def test_each_fault_has_its_field(world, more, wrong):

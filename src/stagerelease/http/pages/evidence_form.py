@@ -5,7 +5,6 @@ A field is named as the service names what is wrong with it, so every fault stan
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -114,7 +113,8 @@ NAMED = tuple((kind.key, kind.name) for kind in KINDS.values())
 
 def _condition(name: str, *, required: bool) -> Asked:
     condition = CONDITIONS[name]
-    words = f"{condition.meaning[0].upper()}{condition.meaning[1:]}."
+    meaning = condition.meaning.replace("_", " ")
+    words = f"{meaning[0].upper()}{meaning[1:]}."
     choices = tuple((one, plain(one)) for one in condition.choices)
     if choices:
         choices = (("", "Choose one" if required else "Not said"), *choices)
@@ -167,16 +167,14 @@ def read(
 ) -> evidence.NewEvidence:
     """Return what was typed as the service takes it; ``before`` is the draft that is changed.
 
-    What should be a number and is none is handed on as no number that could be meant, so that the
-    service names it together with everything else that is wrong.
-
     Raises:
-        Invalid: a date that is missing or none, or an interval with one end; and with that
-            everything else that is wrong.
+        Invalid: what should be a number or a date is none, or an interval has one end; with that,
+            everything else that is wrong is named.
     """
     figures = kind.figures is not None
     faults: list[FieldError] = []
-    low, high = _number(sent, "interval_low"), _number(sent, "interval_high")
+    low = _number(sent, "interval_low", faults) if figures else None
+    high = _number(sent, "interval_high", faults) if figures else None
     new = evidence.NewEvidence(
         type=kind.type,
         metric=kind.metric,
@@ -186,13 +184,13 @@ def read(
         fact_status=sent.get("fact_status"),
         measured_at=_gather(faults, lambda: _measured(sent, before)) or now,
         valid_until=_gather(faults, lambda: _until(sent, before)),
-        value=_number(sent, "value") if figures else None,
+        value=_number(sent, "value", faults) if figures else None,
         unit=sent.get("unit") if figures else "",
-        n=_count(sent),
-        interval=_gather(faults, lambda: evidence.read_interval(low, high)) if figures else None,
-        interval_level=_number(sent, "interval_level") if figures else None,
-        conditions=_said(sent, kind.conditions),
-        companions=_said(sent, kind.companions),
+        n=_count(sent, faults),
+        interval=_gather(faults, lambda: evidence.read_interval(low, high)),
+        interval_level=_number(sent, "interval_level", faults) if figures else None,
+        conditions=_said(sent, kind.conditions, faults),
+        companions=_said(sent, kind.companions, faults),
         verdict=None if figures else sent.get("verdict"),
         finding=sent.get("finding") or None,
         caveat=sent.get("caveat"),
@@ -231,38 +229,33 @@ def errors_of(faults: Iterable[FieldError], sent: Typed) -> dict[str, str]:
     return by_field(FieldError(ours.get(one.field, one.field), one.sentence) for one in faults)
 
 
-def _number(sent: Typed, key: str) -> float | None:
+def _number(sent: Typed, key: str, faults: list[FieldError]) -> float | None:
     text = sent.get(key)
     try:
         return parse_number(text) if text else None
     except ValueError:
-        return math.nan
+        faults.append(FieldError(key, "Give a number, such as 91.2, with a point and no unit."))
+        return None
 
 
-def _count(sent: Typed) -> int | None:
-    count = _number(sent, "n")
+def _count(sent: Typed, faults: list[FieldError]) -> int | None:
+    count = _number(sent, "n", faults)
     if count is None:
         return None
-    return int(count) if count.is_integer() else 0
+    return int(count) if count.is_integer() else 0  # which the service refuses
 
 
-def _said(sent: Typed, asked: Iterable[Asked]) -> dict[str, str | float]:
+def _said(
+    sent: Typed, asked: Iterable[Asked], faults: list[FieldError]
+) -> dict[str, str | float | None]:
     """Return what was typed into these fields; an empty one says nothing."""
-    found: dict[str, str | float] = {}
+    found: dict[str, str | float | None] = {}
     for one in asked:
         group, _, name = one.key.partition(".")
-        text = sent.get(one.key)
         words = group == "conditions" and CONDITIONS[name].form in ("text", "choice", "sampler")
-        if text:
-            found[name] = text if words else _number_or_text(text)
+        if sent.get(one.key):
+            found[name] = sent.get(one.key) if words else _number(sent, one.key, faults)
     return found
-
-
-def _number_or_text(text: str) -> float | str:
-    try:
-        return parse_number(text)
-    except ValueError:
-        return text
 
 
 def _measured(sent: Typed, before: EvidenceRow | None) -> datetime:
