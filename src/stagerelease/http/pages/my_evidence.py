@@ -34,6 +34,7 @@ from stagerelease.identity.rules import Permission, authorize, is_staff, require
 from stagerelease.kernel.errors import DomainError, Invalid, TooLarge
 from stagerelease.partners import service as partners
 from stagerelease.releases import queries as releases
+from stagerelease.releases.queries import TrackRow
 from stagerelease.storage.ports import BlobStore
 
 router = APIRouter(
@@ -54,22 +55,22 @@ STATUS_WORDS = {
 Pairs = list[tuple[str, str]]
 
 
-def _subjects(work: Work) -> Pairs:
-    """Return what the caller may write about as a whole: the manifests of tracks.
-
-    Staff write about any, and are shown those that moved last; others about those they hold.
-    """
+def _tracks(work: Work) -> list[TrackRow]:
+    """Return what the caller may write about: staff what moved last, others what they hold."""
     if is_staff(work.actor):
-        tracks = releases.lately_moved(work, limit=MOST)
-    else:
-        rows = partners.list_grants(work, state="active", limit=MOST)
-        tracks = releases.find_tracks(work, {row.track_id for row in rows})
+        return releases.lately_moved(work, limit=MOST)
+    rows = partners.list_grants(work, state="active", limit=MOST)
+    return releases.find_tracks(work, {row.track_id for row in rows})
+
+
+def _subjects(work: Work) -> Pairs:
+    """Return the manifests of these tracks, by which one writes about them as a whole."""
     return [
         (
             catalog.load_revision(work, track.revision_id).manifest_sha256,
             f"{track.repo_id} ({track.kind}, as released)",
         )
-        for track in tracks
+        for track in _tracks(work)
     ]
 
 
@@ -97,7 +98,7 @@ def _is_mine(work: Work, row: EvidenceRow) -> bool:
 def _list(request: Request, begin: BeginPage, errors: dict[str, str] | None = None) -> Response:
     with begin(read_only=True) as work:
         may = authorize(work.actor, Permission.EVIDENCE_SUBMIT).allowed
-        holds = bool(_subjects(work)) if may else False
+        holds = may and bool(_tracks(work))
         mine = [e for e in evidence.list_evidence(work, limit=MOST) if _is_mine(work, e)]
     return page(
         request,
