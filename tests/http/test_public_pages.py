@@ -122,11 +122,10 @@ def test_the_reference_says_of_each_call_once_who_may_make_it(world):
         subjects = sorted(set(re.findall(r'href="/docs/api/([a-z-]+)"', listed)))
         told = {}
         for subject in subjects:
-            text = client.get(f"/docs/api/{subject}").text
-            for part in text.split('<section class="card" id="')[1:]:
-                key = part.partition('"')[0]
-                assert key not in told, key
-                told[key] = unescape(part)
+            parts = client.get(f"/docs/api/{subject}").text.split('<section class="card" id="')
+            keys = [part.partition('"')[0] for part in parts[1:]]
+            assert len(keys) == len(set(keys)), subject
+            told |= dict(zip(keys, map(unescape, parts[1:]), strict=True))
     for ways in spec["paths"].values():
         for operation in ways.values():
             needs = operation["x-permission"]
