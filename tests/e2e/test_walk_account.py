@@ -283,6 +283,7 @@ def test_evidence_is_written_changed_to_another_kind_and_handed_in(chromium, wor
     page.get_by_label("Scale min").fill("0")
     page.get_by_label("Scale max").fill("100")
     page.get_by_label("Source").fill("Our survey")
+    page.get_by_label("How you know it").select_option("verified")
     page.get_by_label("Measured on").fill(f"{clock.now() - timedelta(days=1):%Y-%m-%d}")
     page.get_by_label("Title").press("Enter")  # saves, and is refused for the one thing wrong
     expect(page.locator(".wrong")).to_have_count(1)

@@ -193,6 +193,8 @@ def test_what_is_wrong_stands_beside_its_field_and_nothing_typed_is_lost(world):
 @pytest.mark.parametrize(
     ("more", "wrong"),
     [
+        ({"subject_sha256": ""}, "subject_sha256"),
+        ({"fact_status": ""}, "fact_status"),
         ({"measured_at": ""}, "measured_at"),
         ({"measured_at": "", "title": ""}, "title"),  # with everything else that is wrong
         ({"measured_at": "yesterday"}, "measured_at"),
@@ -273,10 +275,10 @@ def test_staff_write_about_any_track_and_name_whose_it_is(world):
     with browser(world, "reviewer_a") as rita:
         assert "/me/evidence#new" in rita.get("/staff/evidence").text
         form = fields(rita.get("/me/evidence/new?what=detectability.accuracy").text)
-        assert form["subject_sha256"]
-        sent = typed(
-            world, subject_sha256=form["subject_sha256"], authors="demo-reviewer-b, demo-owner"
-        )
+        assert (form["subject_sha256"], form["fact_status"]) == ("", "")  # nothing is meant yet
+        page = rita.get("/me/evidence/new?what=detectability.accuracy").text
+        mine = re.search(r'<option value="([0-9a-f]{64})">demo/', page)
+        sent = typed(world, subject_sha256=mine.group(1), authors="demo-reviewer-b, demo-owner")
         here = rita.post("/me/evidence", data=sent).headers["location"]
         again = fields(rita.get(f"{here}/edit").text)
         assert again["authors"] == "demo-owner, demo-reviewer-b"

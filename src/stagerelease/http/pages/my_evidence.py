@@ -52,6 +52,7 @@ STATUS_WORDS = {
     FactStatus.COMPUTED: "Computed from other figures",
     FactStatus.RECALLED: "From memory; not re-checked",
 }
+CHOOSE = ("", "Choose one")
 Pairs = list[tuple[str, str]]
 
 
@@ -65,13 +66,14 @@ def _tracks(work: Work) -> list[TrackRow]:
 
 def _subjects(work: Work) -> Pairs:
     """Return the manifests of these tracks, by which one writes about them as a whole."""
-    return [
+    found = [
         (
             catalog.load_revision(work, track.revision_id).manifest_sha256,
             f"{track.repo_id} ({track.kind}, as released)",
         )
         for track in _tracks(work)
     ]
+    return found if len(found) == 1 else [CHOOSE, *found]  # nobody means the first by accident
 
 
 def _organisations(work: Work) -> Pairs:
@@ -134,7 +136,7 @@ def _form(
         }
     for key, choices in lists.items():  # what was said before can be said again
         said = values.get(key)
-        if said and (choices or key == "subject_sha256") and said not in dict(choices):
+        if said and choices and said not in dict(choices):
             choices.append((said, f"As before: {said}"))
     errors = errors_of(refusal.fields, sent) if refusal and sent else {}
     return page(
@@ -148,7 +150,7 @@ def _form(
         values=values,
         carried=carried(kind, values),
         lists=lists,
-        statuses=[(key.value, words) for key, words in STATUS_WORDS.items()],
+        statuses=[CHOOSE, *((key.value, words) for key, words in STATUS_WORDS.items())],
         refusal=refusal,
         errors=errors,
         more=any(
