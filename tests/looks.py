@@ -71,6 +71,7 @@ LOOKS = {
     "decision": Look("/docs/decisions/0003-ledger"),
     "api": Look("/docs/api"),
     "api, a subject": Look("/docs/api/access"),
+    "api, nested": Look("/docs/api/evidence"),
     "problems": Look("/problems"),
     "a problem": Look("/problems/stale"),
     "parts": Look("/design"),
@@ -94,7 +95,13 @@ LOOKS = {
     "tokens, refused": Look("/me/tokens", "researcher", "Make token"),
     "give up": Look("/me/grants/{grant}/give-up", "researcher"),
     "my evidence": Look("/me/evidence", "researcher"),
-    "my evidence, refused": Look("/me/evidence", "researcher", "Save draft"),
+    "my evidence, nothing chosen": Look("/me/evidence", "researcher", "Go on"),
+    "my evidence, new": Look("/me/evidence/new?what=detectability.accuracy", "researcher"),
+    "my evidence, refused": Look(
+        "/me/evidence/new?what=zero_shot_eval.f1", "researcher", "Save draft", {"value": "91,2"}
+    ),
+    "my evidence, staff": Look("/me/evidence/new?what=credibility.finding", "reviewer_a"),
+    "my evidence, draft": Look("/me/evidence/{draft}/edit", "researcher"),
     "my evidence, none": Look("/me/evidence", "outsider"),
     "my evidence, one": Look("/me/evidence/{draft}", "researcher"),
     "security": Look("/me/security", "researcher"),

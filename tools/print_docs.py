@@ -25,6 +25,7 @@ def permissions_page() -> str:
         "",
         "Printed from `identity/rules.py` by `make docs`; a test fails when it is not current.",
         "Deny by default: what has no mark is not allowed.",
+        "The API reference (`/docs/api`) and the OpenAPI document say of each call what it needs.",
         "",
         "| permission | " + " | ".join(Role) + " |",
         "|---" * (len(Role) + 1) + "|",

@@ -146,21 +146,23 @@ def test_a_holder_asks_for_renewal_gives_up_and_declares(world):
 
 def test_evidence_is_written_given_files_and_handed_in(world):
     with browser(world, "researcher") as ada:
-        form = ada.get("/me/evidence").text
+        form = ada.get("/me/evidence/new?what=detectability.accuracy").text
         subject = re.search(r'name="subject_sha256"[^>]*>\s*<option value="([0-9a-f]{64})"', form)
         typed = {
             "subject_sha256": subject.group(1),
             "title": "A <b>fine-tuned</b> detector",
-            "type": "detectability",
-            "metric": "accuracy",
+            "what": "detectability.accuracy",
             "value": "91,2",
-            "conditions": "detector = RoBERTa-large\nsampler = top-k 40\ntext_length = 256\n"
-            "text_length_unit = tokens\nbase_rate = 0.5",
+            "conditions.detector": "RoBERTa-large",
+            "conditions.sampler": "top-k 40",
+            "conditions.text_length": "256",
+            "conditions.text_length_unit": "tokens",
+            "conditions.base_rate": "0.5",
             "unit": "percent",
             "n": "5000",
             "source": "Run 12",
             "fact_status": "verified",
-            "measured_on": f"{world.clock.now() - timedelta(days=2):%Y-%m-%d}",
+            "measured_at": f"{world.clock.now() - timedelta(days=2):%Y-%m-%d}",
         }
         wrong = ada.post("/me/evidence", data=typed)
         assert wrong.status_code == 422

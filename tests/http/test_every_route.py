@@ -7,8 +7,10 @@ a caller who gets in, or is kept out, otherwise than the table says. Those who m
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,9 @@ import pytest
 from stagerelease.access import service as access
 from stagerelease.catalog import queries as catalog
 from stagerelease.evidence import service as evidence
+from stagerelease.http.needs import NEEDS
 from stagerelease.identity import service as identity
+from stagerelease.identity.rules import EVERYONE_KNOWN, permissions_of
 from stagerelease.incidents import service as incidents
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.notices import service as notices
@@ -471,8 +475,50 @@ def test_every_route_is_in_the_table_and_no_other(world):
     assert there == set(TABLE)
 
 
+def said_of(world) -> dict[str, dict[str, Any]]:
+    """Return what the description says of every operation, by method and path."""
+    spec = world.client().get("/api/v1/openapi.json").json()
+    return {
+        f"{m.upper()} {path}": op for path, ways in spec["paths"].items() for m, op in ways.items()
+    }
+
+
+def printed_roles() -> dict[str, set[str]]:
+    """Return who holds each permission, as docs/permissions.md prints it."""
+    lines = (Path(__file__).parents[2] / "docs/permissions.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
+    roles = rows[0][1:]
+    return {
+        row[0].strip("`"): {role for role, mark in zip(roles, row[1:], strict=True) if mark}
+        for row in rows[2:]
+    }
+
+
+def test_the_description_says_who_may_call_what_as_the_tables_do(world):
+    printed = printed_roles()
+    holders = {who: permissions_of(world.actor(who)) for who in KNOWN}
+    said = said_of(world)
+    assert set(said) == set(NEEDS)
+    for key, operation in said.items():
+        needs, row = operation["x-permission"], TABLE[key]
+        asked = set(needs.get("permissions", ()))
+        assert operation["description"].endswith(f"\n\n{needs['words']}"), key
+        assert all(one in needs["words"] for one in asked), key
+        if asked - EVERYONE_KNOWN:
+            roles = set.intersection(*(printed[one] for one in asked))
+            assert set(needs["roles"]) == roles != set(), key
+        may = {who for who in KNOWN if asked <= holders[who]} if needs["token"] else EVERYONE
+        if "only" in needs:
+            assert row.who <= may, key
+        elif "also" in needs:
+            assert row.who >= may, key
+        else:
+            assert row.who == may, key
+
+
 def test_every_role_on_every_route(world, names):
     wrong = []
+    said = said_of(world)
     clients = {who: world.client(who) for who in PERSONAS}
     for key in in_order(list(TABLE)):
         row = TABLE[key]
@@ -492,6 +538,9 @@ def test_every_role_on_every_route(world, names):
                 fine = got.status_code == 401
             else:
                 fine = got.status_code in (403, 404)
+            lacks = re.search(r'"reason": ?"permission\.([^"]+)"', got.text)
+            if lacks is not None:  # a refusal names a permission that the description names too
+                fine = fine and lacks.group(1) in said[key]["x-permission"].get("permissions", ())
             if not fine:
                 wrong.append(f"{key} as {who}: {got.status_code} {got.text[:160]}")
     assert wrong == []

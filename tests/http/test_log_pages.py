@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import re
+from pathlib import Path
 
 import httpx
 import pytest
 
 from browsing import browser
+from stagerelease.http.pages import log
 from stagerelease.kernel.actor import OPERATOR, SYSTEM
 from stagerelease.ledger import merkle, notes, queries
 from stagerelease.ledger import service as ledger
@@ -43,7 +46,7 @@ def test_what_is_private_is_a_hash_to_all_but_those_who_may_read_it(world, signe
             assert "<bdi>test:two" not in listed
         assert "test:two" in may.get(f"/log/{signed['private']}").text
         assert "test:two" in may.get("/log?about=test:two").text
-        assert "test.said" not in may.get("/log?about=test:two").text
+        assert ">Said" not in may.get("/log?about=test:two").text
         assert "<b>1" not in may.get(f"/log/{signed['public']}").text
 
 
@@ -74,6 +77,44 @@ def test_entries_are_found_by_type_and_read_page_by_page(world, signed):
             str(signed["public"]),
         ]
         assert "No entry fits here" in client.get("/log?type=nothing").text
+
+
+def test_each_entry_says_its_type_in_words_and_any_type_can_be_chosen(world, signed):
+    with browser(world) as client:
+        text = client.get("/log").text
+        row = re.search(
+            rf'<tr><th scope="row"><a href="/log/{signed["public"]}".*?</tr>', text, re.S
+        )
+        cells = re.findall(r'data-label="(Type|What happened)">(.*?)</td>', row.group())
+        assert [name for name, _ in cells] == ["Type", "What happened"]
+        assert cells[0][1] == "Test"
+        assert cells[1][1] == "Said"
+        assert 'href="/log?type=test.said"' in client.get(f"/log/{signed['public']}").text
+        headers = re.findall(r'<th scope="col">([^<]*)</th>', text)
+        assert headers == ["Entry", "Time", "Type", "What happened", "Subject"]
+        chosen = client.get("/log?type=promotion.").text
+        assert '<option value="promotion." selected>Promotion</option>' in chosen
+        assert set(re.findall(r'data-label="Type">([^<]*)<', chosen)) == {"Promotion"}
+        narrow = client.get("/log?type=promotion.opened").text
+        assert '<option value="promotion.opened" selected>Promotion: opened</option>' in narrow
+        odd = client.get("/log", params={"type": "<b>x</b>.\"'"}).text
+        assert "<b>x" not in odd
+
+
+def test_every_type_that_is_written_can_be_chosen(world):
+    written = set()
+    for file in (Path(log.__file__).parents[2]).rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "ledger.append":
+                found = next(k.value for k in call.keywords if k.arg == "type")
+                first = found.values[0] if isinstance(found, ast.JoinedStr) else found
+                if isinstance(first, ast.Constant):
+                    written.add(first.value.partition(".")[0])
+    assert len(written) > 25
+    with world.box.works.begin(read_only=True) as work:
+        rows = queries.entries(work, start=0, limit=queries.log_size(work))
+    written |= {row.leaf["type"].partition(".")[0] for row in rows}
+    assert written <= set(log.KINDS)
 
 
 @pytest.mark.parametrize("idx", ["x", "-1", "1e3", "99999999", "9" * 40, "٣"])

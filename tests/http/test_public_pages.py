@@ -112,6 +112,29 @@ def test_a_hold_is_on_top_of_every_page_and_an_internal_one_on_none(world):
             assert "Private." not in shown
 
 
+# --- the reference of the API -------------------------------------------------------------------
+
+
+def test_the_reference_says_of_each_call_once_who_may_make_it(world):
+    with browser(world) as client:
+        spec = client.get("/api/v1/openapi.json").json()
+        listed = client.get("/docs/api").text
+        subjects = sorted(set(re.findall(r'href="/docs/api/([a-z-]+)"', listed)))
+        told = {}
+        for subject in subjects:
+            parts = client.get(f"/docs/api/{subject}").text.split('<section class="card" id="')
+            keys = [part.partition('"')[0] for part in parts[1:]]
+            assert len(keys) == len(set(keys)), subject
+            told |= dict(zip(keys, map(unescape, parts[1:]), strict=True))
+    for ways in spec["paths"].values():
+        for operation in ways.values():
+            needs = operation["x-permission"]
+            assert needs["words"] in told[operation["operationId"]]
+            for one in needs.get("permissions", ()):
+                row = re.search(rf'#{operation["operationId"]}".*?</dd>', listed, re.S)
+                assert f"<code>{one}</code>" in row.group()
+
+
 # --- the way between pages ----------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from stagerelease.kernel.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    Stale,
     Unauthenticated,
 )
 from stagerelease.partners.tables import Grant, Signature
@@ -103,6 +104,25 @@ def test_a_draft_is_its_authors_until_it_is_submitted(works, staff, track):
             service.submit(work, row.id)
         with pytest.raises(Conflict, match="only drafts change"):
             service.edit(work, row.id, FOUND)
+
+
+def test_a_draft_is_changed_as_it_was_seen_or_not_at_all(works, staff, track):
+    with staff.begin("mia") as work:
+        row = service.draft(work, FOUND)
+        seen = service.content_sha256(service.open_draft(work, row.id))
+        changed = service.edit(work, row.id, replace(FOUND, title="First"), seen=seen)
+        with pytest.raises(Stale, match="changed after you opened it"):
+            service.edit(work, row.id, replace(FOUND, title="Second"), seen=seen)
+        assert service.open_draft(work, row.id).title == "First"
+        now = service.content_sha256(changed)
+        assert service.edit(work, row.id, replace(FOUND, title="Third"), seen=now).title == "Third"
+        service.submit(work, row.id)
+        with pytest.raises(Conflict, match="only drafts change"):
+            service.open_draft(work, row.id)
+    with staff.begin("rae") as work, pytest.raises(NotFound):
+        service.open_draft(work, row.id)
+    with staff.begin("aud") as work, pytest.raises(Forbidden):
+        service.open_draft(work, row.id)
 
 
 def test_what_waited_too_long_is_looked_at_again_when_submitted(works, staff, track, clock):

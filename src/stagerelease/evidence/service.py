@@ -28,7 +28,14 @@ from stagerelease.evidence.importing import import_evidence, submit_text
 from stagerelease.evidence.measure import NewEvidence, read_interval
 from stagerelease.evidence.reading import EvidencePage, Wanted, list_evidence, show_evidence
 from stagerelease.evidence.schema import evidence_types
-from stagerelease.evidence.submitting import draft, edit, hand_in, submit
+from stagerelease.evidence.submitting import (
+    content_sha256,
+    draft,
+    edit,
+    hand_in,
+    open_draft,
+    submit,
+)
 
 __all__ = [
     "CoordinationPage",
@@ -41,6 +48,7 @@ __all__ = [
     "add_coordination",
     "approve_public",
     "check_may_attach",
+    "content_sha256",
     "dispute",
     "draft",
     "edit",
@@ -51,6 +59,7 @@ __all__ = [
     "list_records",
     "note_attached",
     "open_attachment",
+    "open_draft",
     "read_interval",
     "reject",
     "resolve",

@@ -21,7 +21,14 @@ from stagerelease.identity.rules import Permission, is_staff, require
 from stagerelease.identity.tables import Membership
 from stagerelease.kernel.canonical import canonical_sha256
 from stagerelease.kernel.clock import iso
-from stagerelease.kernel.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from stagerelease.kernel.errors import (
+    Conflict,
+    FieldError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Stale,
+)
 from stagerelease.kernel.ids import new_id
 
 _WORDS = (
@@ -82,20 +89,26 @@ def edit(
     organisation: str | None = None,
     authors: Collection[str] = (),
     supersedes: str | None = None,
+    seen: str | None = None,
 ) -> EvidenceRow:
     """Replace the words of a draft; what has been submitted never changes.
 
+    ``seen`` is the ``content_sha256`` of the draft that the caller changed: with it, nothing that
+    another author wrote meanwhile is written over unread.
+
     Raises:
         NotFound: no such evidence, or not the caller's. Conflict: it is no draft any more.
+        Stale: it is not the draft that was ``seen``.
         Invalid, Forbidden, TooMany: see ``draft``.
     """
     require(work.actor, Permission.EVIDENCE_SUBMIT)
     evidence = lock_own(work, evidence_id)
-    if evidence.state != State.DRAFT:
-        raise Conflict(
-            f"{evidence.id} is {evidence.state}; only drafts change.",
-            reason="evidence.state",
-            next_step="Submit new evidence that supersedes it.",
+    row = open_draft(work, evidence_id)
+    if seen is not None and seen != content_sha256(row):
+        raise Stale(
+            f"{evidence.id} was changed after you opened it.",
+            reason="evidence.draft",
+            next_step="Look at it as it is now, then save again what is to stand.",
         )
     spend(work, Written.PIECE)
     checked = check(new, work.now)
@@ -110,6 +123,24 @@ def edit(
     work.session.execute(delete(EvidenceAuthor).where(EvidenceAuthor.evidence_id == evidence.id))
     _write_authors(work, evidence.id, writers)
     return record(work, evidence, "edited", before=State.DRAFT)
+
+
+def open_draft(work: Work, evidence_id: str) -> EvidenceRow:
+    """Return the caller's own draft, which they may still change.
+
+    Raises:
+        Unauthenticated, Forbidden: the caller submits no evidence.
+        NotFound: no such evidence, or not the caller's. Conflict: it is no draft any more.
+    """
+    require(work.actor, Permission.EVIDENCE_SUBMIT)
+    row = load_own(work, evidence_id)
+    if row.state != State.DRAFT:
+        raise Conflict(
+            f"{row.id} is {row.state}; only drafts change.",
+            reason="evidence.state",
+            next_step="Submit new evidence that supersedes it.",
+        )
+    return row
 
 
 def submit(work: Work, evidence_id: str) -> EvidenceRow:

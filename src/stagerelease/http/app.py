@@ -18,6 +18,7 @@ from stagerelease.http.guard import Guard
 from stagerelease.http.hub import FILES
 from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
 from stagerelease.http.hub.decisions import Decisions
+from stagerelease.http.needs import Described
 from stagerelease.http.openai import ROUTERS as OPENAI_ROUTERS
 from stagerelease.http.openai.continuing import Continuing
 from stagerelease.http.pages import LAST as LAST_PAGES
@@ -52,7 +53,7 @@ def create_app(ports: Ports) -> FastAPI:
             yield
         await ports.engine.close()
 
-    app = FastAPI(
+    app = Described(
         title="stagerelease",
         version=__version__,
         summary="Staged release of model weights: evidence, decision, grant, delivered bytes.",

@@ -90,7 +90,8 @@ class Permission(StrEnum):
 
 
 P = Permission
-_EVERYONE_KNOWN = frozenset({P.TOKEN_MANAGE_OWN, P.ACCESS_REQUEST_SUBMIT})
+EVERYONE_KNOWN = frozenset({P.TOKEN_MANAGE_OWN, P.ACCESS_REQUEST_SUBMIT})
+"""What every account may do, whatever its roles."""
 _READS = frozenset(
     {
         P.ACCESS_REQUEST_READ,
@@ -206,7 +207,7 @@ def permissions_of(actor: Actor) -> frozenset[Permission]:
         return frozenset(P) - HUMAN_ACTS
     if not actor.known:
         return frozenset()
-    held = set(_EVERYONE_KNOWN)
+    held = set(EVERYONE_KNOWN)
     for role in actor.roles:
         held |= ROLE_PERMISSIONS[Role(role)]
     if actor.scopes is None:

@@ -35,7 +35,7 @@ from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import FieldError, Invalid
 from stagerelease.partners.tables import Grant
 from stagerelease.releases import queries as releases
-from stagerelease.releases.queries import storable
+from stagerelease.releases.queries import TrackRow, storable
 
 LONGEST = timedelta(days=366)
 FIRST_YEAR, LAST_YEAR = 1970, 9000
@@ -272,22 +272,7 @@ def draft_monitoring(
     if until > work.now:
         raise Invalid("That window has not ended yet.", reason="usage.window")
     track = releases.load_track(work, track_id)
-    anomalies = _anomalies(work, [track.id], since=since, until=until)
-    completed, sent = work.session.execute(
-        select(func.count(Download.completed_at), func.coalesce(func.sum(Download.bytes_sent), 0))
-        .where(Download.track_id == track.id)
-        .where(Download.started_at >= since, Download.started_at < until)
-    ).one()
-    incidents = covering_since(work, track, since=since, until=until)
-    requests, written, askers = asked_of_track(work, track.id, since, until)
-    standing_out = {anomaly.grant_id for anomaly in anomalies}
-    values = {
-        "anomalies": len(standing_out),
-        "downloads": int(completed),
-        "incidents": incidents,
-        "inference_requests": requests,
-    }
-    window = f"{iso(since)} to {iso(until)}"
+    watched = _watched(work, track, since, until)
     return evidence.draft(
         work,
         evidence.NewEvidence(
@@ -295,21 +280,61 @@ def draft_monitoring(
             metric=metric,
             title=f"Use of {track.repo_id} ({track.kind}), {since:%Y-%m-%d} to {until:%Y-%m-%d}",
             subject_sha256=catalog.load_revision(work, track.revision_id).manifest_sha256,
-            source=f"Deliveries, requests and incidents recorded here, {window}, track {track.id}.",
+            source="Deliveries, requests and incidents recorded here, "
+            f"{iso(since)} to {iso(until)}, track {track.id}.",
             fact_status="computed",
             measured_at=until,
-            value=float(values[metric]),
+            value=float(getattr(watched, metric)),
             unit="count",
             conditions={
                 "window_days": round((until - since) / DAY, 3),
                 "counted_from": "deliveries and requests recorded here, by the day they began",
                 "method": "rules: spike, after_silence, end_of_term, many_tokens",
             },
-            caveat=(
-                f"In this window: {completed} completed downloads, {int(sent):,} bytes sent, "
-                f"{len(anomalies)} findings on {len(standing_out)} grants, {incidents} incidents "
-                f"confirmed, {requests:,} requests answered with {written:,} tokens under {askers} "
-                "grants. Copies passed on outside this service are not seen here."
-            ),
+            caveat=watched.caveat,
         ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """The figures of one track over a window. The first four are what evidence may be about."""
+
+    anomalies: int  # grants that stood out
+    downloads: int
+    incidents: int
+    inference_requests: int
+    findings: int
+    bytes: int
+    tokens: int
+    askers: int
+
+    @property
+    def caveat(self) -> str:
+        """Return every figure in words, and what none of them can tell."""
+        return (
+            f"In this window: {self.downloads} completed downloads, {self.bytes:,} bytes sent, "
+            f"{self.findings} findings on {self.anomalies} grants, {self.incidents} incidents "
+            f"confirmed, {self.inference_requests:,} requests answered with {self.tokens:,} tokens "
+            f"under {self.askers} grants. Copies passed on outside this service are not seen here."
+        )
+
+
+def _watched(work: Work, track: TrackRow, since: datetime, until: datetime) -> _Watched:
+    found = _anomalies(work, [track.id], since=since, until=until)
+    completed, sent = work.session.execute(
+        select(func.count(Download.completed_at), func.coalesce(func.sum(Download.bytes_sent), 0))
+        .where(Download.track_id == track.id)
+        .where(Download.started_at >= since, Download.started_at < until)
+    ).one()
+    requests, written, askers = asked_of_track(work, track.id, since, until)
+    return _Watched(
+        anomalies=len({one.grant_id for one in found}),
+        downloads=int(completed),
+        incidents=covering_since(work, track, since=since, until=until),
+        inference_requests=requests,
+        findings=len(found),
+        bytes=int(sent),
+        tokens=written,
+        askers=askers,
     )

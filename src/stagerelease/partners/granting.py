@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 
@@ -131,28 +132,18 @@ def issue_grant(
     granted = check_permissions(permissions, stage)
     _check_renewed(work, renewed_from, track, grantee)
     signature = _signature(work, stage, grantee, signature_id)
-    waits = signature is None and await_signature
-    blockers = _blockers(work, track, grantee, stage, signed=signature is not None or waits)
-    blockers += _other_grants(work, track, grantee, renewed_from)
-    if blockers:
-        raise Blocked(blockers)
-    grant = Grant(
-        id=new_id("grt"),
-        organisation_id=grantee.organisation_id,
-        person_id=grantee.person_id,
-        track_id=track.id,
-        audience=stage.name,
+    signed = signature is not None or await_signature
+    _refuse_blocked(work, track, grantee, stage, renewed_from, signed=signed)
+    grant = _pending(
+        work,
+        track,
+        grantee,
+        stage,
+        signature,
         permissions=granted,
         purpose=purpose,
-        signature_id=signature.id if signature is not None else None,
-        awaits_agreement=stage.agreement if waits else None,
-        awaits_consent=queries.was_revoked(work, track_id=track.id, **grantee.party),
-        state=GrantState.PENDING,
-        valid_from=work.now,
         valid_until=valid_until,
         renewed_from_id=renewed_from,
-        created_by=work.actor.id,
-        created_at=work.now,
     )
     _issue(work, grant)
     return queries.load_grant(work, grant.id)
@@ -222,6 +213,26 @@ def _signature(
     return queries.signature_in_force(work, str(stage.agreement), **party)
 
 
+def _refuse_blocked(
+    work: Work,
+    track: TrackRow,
+    grantee: Grantee,
+    stage: Stage,
+    renewed_from: str | None,
+    *,
+    signed: bool,
+) -> None:
+    """Return only if nothing stands against the grant.
+
+    Raises:
+        Blocked: with everything that does.
+    """
+    blockers = _blockers(work, track, grantee, stage, signed=signed)
+    blockers += _other_grants(work, track, grantee, renewed_from)
+    if blockers:
+        raise Blocked(blockers)
+
+
 def _blockers(
     work: Work, track: TrackRow, grantee: Grantee, stage: Stage, *, signed: bool
 ) -> list[Blocker]:
@@ -264,6 +275,31 @@ def _other_grants(
                 )
             )
     return found
+
+
+def _pending(
+    work: Work,
+    track: TrackRow,
+    grantee: Grantee,
+    stage: Stage,
+    signature: SignatureRow | None,
+    **asked: Any,
+) -> Grant:
+    """Return a grant as ``asked`` for, not written yet, that knows what it waits for."""
+    return Grant(
+        id=new_id("grt"),
+        **grantee.party,
+        track_id=track.id,
+        audience=stage.name,
+        signature_id=signature.id if signature is not None else None,
+        awaits_agreement=stage.agreement if signature is None else None,
+        awaits_consent=queries.was_revoked(work, track_id=track.id, **grantee.party),
+        state=GrantState.PENDING,
+        valid_from=work.now,
+        created_by=work.actor.id,
+        created_at=work.now,
+        **asked,
+    )
 
 
 def _issue(work: Work, grant: Grant) -> None:

@@ -161,6 +161,8 @@ class Call:
     sends: tuple[Parameter, ...]
     media: str
     answers: tuple[tuple[str, str], ...]
+    permissions: tuple[str, ...]
+    needs: str
 
 
 def calls_of(described: Mapping[str, Any]) -> dict[str, list[Call]]:
@@ -170,7 +172,7 @@ def calls_of(described: Mapping[str, Any]) -> dict[str, list[Call]]:
         for method in METHODS:
             if method in item:
                 call = _call(described, path, method, item[method])
-                for tag in item[method].get("tags") or ["service"]:
+                for tag in dict.fromkeys(item[method].get("tags") or ["service"]):
                     found.setdefault(tag, []).append(call)
     return dict(sorted(found.items()))
 
@@ -178,13 +180,14 @@ def calls_of(described: Mapping[str, Any]) -> dict[str, list[Call]]:
 def _call(described: Mapping[str, Any], path: str, method: str, said: Mapping[str, Any]) -> Call:
     content: Mapping[str, Any] = said.get("requestBody", {}).get("content", {})
     media = next(iter(content), "")
-    words = str(said.get("description", ""))
+    needs = said["x-permission"]
+    summary, *more = str(said["description"]).removesuffix(needs["words"]).strip().split("\n\n")
     return Call(
         id=said["operationId"],
         method=method.upper(),
         path=path,
-        summary=words.split("\n\n")[0] or str(said.get("summary", "")),
-        words="\n\n".join(words.split("\n\n")[1:]),
+        summary=summary,
+        words="\n\n".join(more),
         parameters=tuple(
             Parameter(
                 p["name"],
@@ -198,6 +201,8 @@ def _call(described: Mapping[str, Any], path: str, method: str, said: Mapping[st
         sends=_fields(described, content[media].get("schema", {})) if media else (),
         media=media,
         answers=tuple((code, r.get("description", "")) for code, r in said["responses"].items()),
+        permissions=tuple(needs.get("permissions", ())),
+        needs=needs["words"],
     )
 
 

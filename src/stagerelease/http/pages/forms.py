@@ -16,6 +16,11 @@ WORTH_KEEPING = 3
 """Words from which on a text is handed back when its form is refused as a whole."""
 
 
+def whole(text: str, *, digits: int = 9) -> int | None:
+    """Return a whole number of at most so many digits, or None when ``text`` is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= digits else None
+
+
 class Typed:
     """A form as it was sent. Every value is text; a field that was not sent is empty."""
 
@@ -45,8 +50,7 @@ class Typed:
 
     def number(self, key: str) -> int | None:
         """Return a field as a whole number, or None when it is none."""
-        text = self.get(key)
-        return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+        return whole(self.get(key))
 
     def everything(self) -> dict[str, str]:
         """Return every field as it was typed, to show a page with many forms again."""

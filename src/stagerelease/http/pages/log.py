@@ -17,7 +17,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginVisitor
 from stagerelease.http.pages.failing import speak_page
-from stagerelease.http.pages.frame import page
+from stagerelease.http.pages.forms import whole
+from stagerelease.http.pages.frame import page, plain
 from stagerelease.http.wire import origin_of
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.kernel.errors import NotFound
@@ -27,6 +28,14 @@ from stagerelease.ledger.queries import EntryRow, Search
 router = APIRouter(prefix="/log", include_in_schema=False, dependencies=[Depends(speak_page)])
 ON_A_PAGE = 50
 LONGEST = 100
+KINDS = (
+    *("access_form", "access_request", "advisory", "agreement", "agreement_version", "card"),
+    *("catalog", "coordination", "download", "evidence", "grant", "hold", "incident", "inference"),
+    *("manifest", "membership", "notice", "organisation", "passkey", "password", "person", "plan"),
+    *("promotion", "review", "role", "session", "signature", "signing-key", "token", "track"),
+    *("waiver", "webhook"),
+)
+"""What entries are of: the first words of their types, to choose from."""
 ROW = 58
 """Height of one step in the drawing."""
 
@@ -41,6 +50,16 @@ class Line:
     to: str
     subject: str
     private: bool
+
+    @property
+    def kind(self) -> str:
+        """Return the first word of its type, which says what it is of."""
+        return self.type.partition(".")[0]
+
+    @property
+    def event(self) -> str:
+        """Return the rest of its type, which says what happened."""
+        return self.type.partition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +94,15 @@ def _reads_all(work: Work) -> bool:
     return authorize(work.actor, Permission.LEDGER_READ_PRIVATE).allowed
 
 
+def _choices(chosen: str) -> list[tuple[str, str]]:
+    """Return the types to choose from, in words, with ``chosen`` among them."""
+    found = {"": "All"} | {f"{kind}.": plain(kind) for kind in KINDS}
+    if chosen not in found:
+        kind, _, event = chosen.partition(".")
+        found[chosen] = f"{plain(kind)}: {plain(event).lower()}" if event else plain(kind)
+    return list(found.items())
+
+
 def _line(work: Work, row: EntryRow, *, reveal: bool) -> Line:
     leaf = row.leaf
     subject = queries.reveal(work, leaf["subject"]) if reveal or not row.private else None
@@ -94,7 +122,7 @@ def entries(
 ) -> Response:
     """List entries, newest first, narrowed by what happened and what it is about."""
     type, about = type.strip()[:LONGEST], about.strip()[:LONGEST]
-    start = int(before) if before.isascii() and before.isdecimal() and len(before) < 16 else None
+    start = whole(before, digits=15)
     with begin(read_only=True) as work:
         may = _reads_all(work)
         wanted = Search(type=type, value=about if may else "")
@@ -110,6 +138,7 @@ def entries(
         size=size,
         may=may,
         type=type,
+        types=_choices(type),
         about=wanted.value,
         newest="/log" + (f"?{urlencode(chosen)}" if chosen else "") if start is not None else "",
         older=older,
@@ -118,9 +147,10 @@ def entries(
 
 
 def _index(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 16):
+    idx = whole(text, digits=15)
+    if idx is None:
         raise NotFound("There is no such entry of the log.", reason="ledger.entry")
-    return int(text)
+    return idx
 
 
 def _proof(work: Work, row: EntryRow) -> Proof | None:

@@ -11,17 +11,30 @@ from starlette.datastructures import UploadFile
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.evidence import service as evidence
-from stagerelease.evidence.kinds import TYPES
-from stagerelease.evidence.rules import FactStatus
+from stagerelease.evidence.queries import EvidenceRow
+from stagerelease.evidence.rules import FactStatus, State
 from stagerelease.http.pages.begin import BeginPage, BeginWork
+from stagerelease.http.pages.desk.steps import names_of, status_after, take
+from stagerelease.http.pages.evidence_form import (
+    KINDS,
+    NAMED,
+    Kind,
+    carried,
+    errors_of,
+    placed,
+    read,
+    values_of,
+)
 from stagerelease.http.pages.failing import speak_page
-from stagerelease.http.pages.forms import Sent, Typed, end_of_day
-from stagerelease.http.pages.frame import by_field, page, to
+from stagerelease.http.pages.forms import Sent, Typed
+from stagerelease.http.pages.frame import page, to
 from stagerelease.http.pages.guard import refuse_forgery
-from stagerelease.identity.rules import Permission, authorize
-from stagerelease.kernel.errors import FieldError, Invalid, TooLarge
+from stagerelease.identity import queries as people
+from stagerelease.identity.rules import Permission, authorize, is_staff, require
+from stagerelease.kernel.errors import DomainError, Invalid, TooLarge
 from stagerelease.partners import service as partners
 from stagerelease.releases import queries as releases
+from stagerelease.releases.queries import TrackRow
 from stagerelease.storage.ports import BlobStore
 
 router = APIRouter(
@@ -33,141 +46,192 @@ MOST = 50
 PIECE = 1 << 20
 ROOM = 1 << 16
 """Bytes of a form beside the file in it."""
-FIELDS = (
-    *("title", "metric", "unit", "verdict", "finding", "caveat", "source", "author_name"),
-    *("type", "subject_sha256", "fact_status", "value", "n", "interval_low", "interval_high"),
-    *("interval_level", "conditions", "measured_on", "valid_until"),
-)
 STATUS_WORDS = {
     FactStatus.VERIFIED: "Read in a primary source, or measured by us",
     FactStatus.REPORTED: "Read in somebody's account of it",
     FactStatus.COMPUTED: "Computed from other figures",
     FactStatus.RECALLED: "From memory; not re-checked",
 }
+CHOOSE = ("", "Choose one")
+Pairs = list[tuple[str, str]]
 
 
-def _subjects(work: Work) -> list[tuple[str, str]]:
-    """Return what the caller may write about: the manifests of the tracks they hold."""
-    found: dict[str, str] = {}
-    for row in partners.list_grants(work, state="active", limit=MOST):
-        if row.person_id == work.actor.id or row.organisation_id in work.actor.organisations:
-            track = releases.load_track(work, row.track_id)
-            digest = catalog.load_revision(work, track.revision_id).manifest_sha256
-            found[digest] = f"{track.repo_id} ({track.kind}, as released)"
-    return list(found.items())
+def _tracks(work: Work) -> list[TrackRow]:
+    """Return what the caller may write about: staff what moved last, others what they hold."""
+    if is_staff(work.actor):
+        return releases.lately_moved(work, limit=MOST)
+    rows = partners.list_grants(work, state="active", limit=MOST)
+    return releases.find_tracks(work, {row.track_id for row in rows})
 
 
-def _show(request: Request, begin: BeginPage, **more: Any) -> Response:
-    error: Invalid | None = more.pop("refusal", None)
-    sent: Typed | None = more.pop("sent", None)
-    with begin(read_only=True) as work:
-        may = authorize(work.actor, Permission.EVIDENCE_SUBMIT).allowed
-        subjects = _subjects(work) if may else []
-        mine = [e for e in evidence.list_evidence(work, limit=MOST) if _is_mine(work, e)]
-    values = sent.values(*FIELDS) if sent else dict.fromkeys(FIELDS, "")
-    errors = by_field(error.fields) if error else {}
-    if error and not errors:
-        errors = {"title": error.sentence}
-    return page(
-        request,
-        "my_evidence.html",
-        status=422 if error else 200,
-        errors=errors,
-        may=may,
-        subjects=subjects,
-        mine=mine,
-        values=values,
-        public=bool(sent and sent.ticked("public")),
-        types=[(key, key.replace("_", " ").capitalize()) for key in TYPES],
-        kinds=TYPES,
-        statuses=[(key.value, words) for key, words in STATUS_WORDS.items()],
-        **more,
-    )
+def _subjects(work: Work) -> Pairs:
+    """Return the manifests of these tracks, by which one writes about them as a whole."""
+    found = [
+        (
+            catalog.load_revision(work, track.revision_id).manifest_sha256,
+            f"{track.repo_id} ({track.kind}, as released)",
+        )
+        for track in _tracks(work)
+    ]
+    return found if len(found) == 1 else [CHOOSE, *found]  # nobody means the first by accident
 
 
-def _is_mine(work: Work, row: Any) -> bool:
+def _organisations(work: Work) -> Pairs:
+    """Return whose the evidence may be, where there is a choice."""
+    if is_staff(work.actor):
+        return [("", "Ours"), *((row.id, row.name) for row in people.list_organisations(work))]
+    found = [people.load_organisation(work, one) for one in sorted(work.actor.organisations)]
+    return [("", "Nobody’s but mine"), *((r.id, r.name) for r in found)] if len(found) > 1 else []
+
+
+def _superseded(work: Work, kind: Kind) -> Pairs:
+    """Return the evidence of this type that the caller may put something newer in place of."""
+    rows = evidence.list_evidence(work, evidence.Wanted(type=kind.type), limit=MOST)
+    ours = is_staff(work.actor)
+    stands = (State.ACCEPTED, State.DISPUTED)
+    found = [e for e in rows if e.state in stands and (ours or _is_mine(work, e))]
+    return [("", "Nothing"), *((e.id, f"{e.title} ({e.id})") for e in found)]
+
+
+def _is_mine(work: Work, row: EvidenceRow) -> bool:
     return row.created_by == work.actor.id or row.organisation_id in work.actor.organisations
 
 
-def _figure(sent: Typed, key: str, wrong: list[FieldError]) -> float | None:
-    text = sent.get(key)
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        wrong.append(FieldError(key, "Give a number, such as 91.2, with a point and no unit."))
-        return None
-
-
-def _conditions(text: str, wrong: list[FieldError]) -> dict[str, str | float]:
-    """Read one condition a line: ``detector = RoBERTa-large``."""
-    found: dict[str, str | float] = {}
-    for line in filter(None, (line.strip() for line in text.split("\n"))):
-        name, sign, value = (part.strip() for part in line.partition("="))
-        if not sign or not name or not value:
-            wrong.append(FieldError("conditions", f"Write “name = value”, not {line!r:.60}."))
-            break
-        try:
-            found[name] = float(value)
-        except ValueError:
-            found[name] = value
-    return found
-
-
-def _new(sent: Typed) -> evidence.NewEvidence:
-    """Return what was typed as the service takes it.
-
-    Raises:
-        Invalid: with what cannot be read; what breaks a rule is the service's to say.
-    """
-    wrong: list[FieldError] = []
-    low, high = _figure(sent, "interval_low", wrong), _figure(sent, "interval_high", wrong)
-    measured = end_of_day(sent.get("measured_on"), "measured_on")
-    if measured is None:
-        wrong.append(FieldError("measured_on", "Say on which day it was measured."))
-    value, level = _figure(sent, "value", wrong), _figure(sent, "interval_level", wrong)
-    conditions, count = _conditions(sent.raw("conditions"), wrong), sent.number("n")
-    if wrong or measured is None:
-        raise Invalid("The evidence is not complete yet.", reason="evidence", fields=wrong)
-    return evidence.NewEvidence(
-        type=sent.get("type"),
-        metric=sent.get("metric"),
-        title=sent.get("title"),
-        unit=sent.get("unit"),
-        verdict=sent.get("verdict") or None,
-        finding=sent.get("finding") or None,
-        caveat=sent.get("caveat"),
-        source=sent.get("source"),
-        author_name=sent.get("author_name"),
-        subject_sha256=sent.get("subject_sha256"),
-        fact_status=sent.get("fact_status"),
-        measured_at=measured.replace(hour=0, minute=0, second=0),
-        value=value,
-        n=count,
-        interval=evidence.read_interval(low, high),
-        interval_level=level,
-        conditions=conditions,
-        valid_until=end_of_day(sent.get("valid_until"), "valid_until"),
-        public=sent.ticked("public"),
+def _list(request: Request, begin: BeginPage, errors: dict[str, str] | None = None) -> Response:
+    with begin(read_only=True) as work:
+        may = authorize(work.actor, Permission.EVIDENCE_SUBMIT).allowed
+        holds = may and bool(_tracks(work))
+        mine = [e for e in evidence.list_evidence(work, limit=MOST) if _is_mine(work, e)]
+    return page(
+        request,
+        "my_evidence.html",
+        status=422 if errors else 200,
+        errors=errors or {},
+        may=may,
+        holds=holds,
+        mine=mine,
+        kinds=NAMED,
     )
+
+
+def _form(
+    request: Request,
+    begin: BeginPage,
+    kind: Kind | None,
+    evidence_id: str = "",
+    *,
+    sent: Typed | None = None,
+    refusal: DomainError | None = None,
+) -> Response:
+    """Show the form of a draft, or of a new piece: the fields of its kind, what is in them kept."""
+    with begin(read_only=True) as work:
+        require(work.actor, Permission.EVIDENCE_SUBMIT)
+        row = evidence.open_draft(work, evidence_id) if evidence_id else None
+        kind = kind or KINDS[f"{row.type}.{row.metric}" if row else NAMED[0][0]]
+        values = sent.everything() if sent else _written(work, row) if row else {}
+        lists = {
+            "subject_sha256": _subjects(work),
+            "organisation": _organisations(work),
+            "supersedes": _superseded(work, kind),
+        }
+    for key, choices in lists.items():  # what was said before can be said again
+        said = values.get(key)
+        if said and choices and said not in dict(choices):
+            choices.append((said, f"As before: {said}"))
+    errors = errors_of(refusal.fields, sent) if refusal and sent else {}
+    return page(
+        request,
+        "evidence_form.html",
+        status=status_after(refusal),
+        kind=kind,
+        kinds=NAMED,
+        row=row,
+        seen=evidence.content_sha256(row) if row else "",
+        values=values,
+        carried=carried(kind, values),
+        lists=lists,
+        statuses=[CHOOSE, *((key.value, words) for key, words in STATUS_WORDS.items())],
+        refusal=refusal,
+        errors=errors,
+        more=any(
+            values.get(one.key) or one.key in errors for one in kind.conditions if not one.required
+        ),
+    )
+
+
+def _written(work: Work, row: EvidenceRow) -> dict[str, str]:
+    """Return a draft as its form holds it, with the handles of its other authors."""
+    authors = evidence.show_evidence(work, row.id).authors
+    others = names_of(work, (one for one in authors if one != work.actor.id))
+    return {**values_of(row), "authors": ", ".join(sorted(others.values()))}
+
+
+def _asked_kind(sent: Typed) -> Kind | None:
+    """Return the kind whose fields are asked for; None when the form was sent to be kept."""
+    return KINDS.get(sent.get("other")) if sent.get("show") else None
 
 
 @router.get("")
 def my_evidence(request: Request, begin: BeginPage) -> Response:
-    """Show the evidence of the person and their organisation, and the form for more."""
-    return _show(request, begin)
+    """Show the evidence of the person and their organisation, and the way to write more."""
+    return _list(request, begin)
+
+
+@router.get("/new")
+def new(request: Request, begin: BeginPage, what: str = "") -> Response:
+    """Show the form of one kind of evidence."""
+    if what not in KINDS:
+        return _list(request, begin, {"what": "Choose what it says."})
+    return _form(request, begin, KINDS[what])
 
 
 @router.post("")
 def write(request: Request, begin: BeginPage, sent: Sent) -> Response:
-    """Keep evidence as a draft, to attach files to and hand in."""
-    try:
-        with begin() as work:
-            row = evidence.draft(work, _new(sent))
-    except Invalid as error:
-        return _show(request, begin, refusal=error, sent=sent)
-    return to(f"/me/evidence/{row.id}")
+    """Keep evidence as a draft, to attach files to and hand in; or show the fields of its kind."""
+    if sent.get("what") not in KINDS:
+        return _list(request, begin, {"what": "Choose what it says."})
+    kind = KINDS[sent.get("what")]
+    if other := _asked_kind(sent):
+        return _form(request, begin, other, sent=sent)
+
+    def act(work: Work) -> EvidenceRow:
+        return evidence.draft(work, read(sent, kind, work.now), **placed(sent))
+
+    return take(
+        begin,
+        Permission.EVIDENCE_SUBMIT,
+        act,
+        then=lambda row: f"/me/evidence/{row.id}",
+        again=lambda refusal: _form(request, begin, kind, sent=sent, refusal=refusal),
+    )
+
+
+@router.get("/{evidence_id}/edit")
+def draft_form(request: Request, begin: BeginPage, evidence_id: str) -> Response:
+    """Show the form with what a draft says."""
+    return _form(request, begin, None, evidence_id)
+
+
+@router.post("/{evidence_id}/edit")
+def change(request: Request, begin: BeginPage, sent: Sent, evidence_id: str) -> Response:
+    """Replace what a draft says; or show the fields of another kind."""
+    kind = KINDS.get(sent.get("what"))
+    if other := _asked_kind(sent):
+        return _form(request, begin, other, evidence_id, sent=sent)
+
+    def act(work: Work) -> EvidenceRow:
+        row = evidence.open_draft(work, evidence_id)
+        now = kind or KINDS[f"{row.type}.{row.metric}"]
+        new, seen = read(sent, now, work.now, row), sent.get("seen") or None
+        return evidence.edit(work, evidence_id, new, **placed(sent), seen=seen)
+
+    return take(
+        begin,
+        Permission.EVIDENCE_SUBMIT,
+        act,
+        then=f"/me/evidence/{evidence_id}?done=saved#done",
+        again=lambda refusal: _form(request, begin, kind, evidence_id, sent=sent, refusal=refusal),
+    )
 
 
 @router.get("/{evidence_id}")

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
     Act,
+    Number,
+    after_refusal,
     desk_router,
     names_of,
     needed,
-    status_after,
     take,
     take_grave,
     typed_name,
 )
 from stagerelease.http.pages.forms import Sent, Typed, end_of_day
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.frame import page
 from stagerelease.http.pages.markdown import render_text
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, authorize, require
@@ -28,7 +30,6 @@ from stagerelease.partners import service as partners
 from stagerelease.partners.rows import AgreementVersionRow, SignatureRow
 
 router = desk_router("/staff")
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 ROWS = 100
 ONE = "/agreements/{slug}/versions/{number}"
 NOTICES = {
@@ -66,15 +67,12 @@ def _list(
     return page(
         request,
         "desk/agreements.html",
-        status=status_after(refusal),
         shelf={slug: sorted(rows, key=lambda v: -v.version) for slug, rows in shelf.items()},
         waiting=[s for s in signatures if s.state == "pending"][:ROWS],
         signatures=signatures[:ROWS],
         parties=parties,
         publishes=publishes,
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("slug", "title") if typed else {"slug": "", "title": ""},
+        **after_refusal(refusal, typed, "slug", "title"),
     )
 
 
@@ -99,9 +97,7 @@ def name_agreement(request: Request, begin: BeginPage, sent: Sent) -> Response:
         partners.create_agreement(work, slug=slug, title=title)
         return f"/staff/agreements/{slug}/draft?done=named#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _list(request, begin, refusal=refusal, typed=sent)
-
+    again = partial(_list, request, begin, typed=sent)
     return take(begin, Permission.AGREEMENT_PUBLISH, act, then=str, again=again)
 
 
@@ -134,7 +130,6 @@ def _draft(
     return page(
         request,
         "desk/agreement_draft.html",
-        status=status_after(refusal),
         slug=slug,
         base=base,
         text=typed.raw("text") if typed else text,
@@ -145,8 +140,7 @@ def _draft(
         else bool(base and base.needs_countersignature),
         codes=list(partners.DUO_CODES.values()),
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
+        **after_refusal(refusal),
     )
 
 
@@ -168,9 +162,7 @@ def draft(request: Request, begin: BeginPage, sent: Sent, slug: str) -> Response
     def then(row: AgreementVersionRow) -> str:
         return f"/staff/agreements/{slug}/versions/{row.version}?done=drafted#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _draft(request, begin, slug, refusal=refusal, typed=sent)
-
+    again = partial(_draft, request, begin, slug, typed=sent)
     return take(begin, Permission.AGREEMENT_PUBLISH, act, then=then, again=again)
 
 
@@ -210,7 +202,6 @@ def _version(
     return page(
         request,
         "desk/agreement.html",
-        status=status_after(refusal),
         row=row,
         text=render_text(text),
         amendment=amendment,
@@ -219,18 +210,14 @@ def _version(
         parties=parties,
         publishes=publishes,
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("until") if typed else {"until": ""},
+        **after_refusal(refusal, typed, "until"),
     )
 
 
 def _version_step(
     request: Request, begin: Any, slug: str, number: int, sent: Typed, act: Act, *, done: str
 ) -> Response:
-    def again(refusal: DomainError) -> Response:
-        return _version(request, begin, slug, number, refusal=refusal, typed=sent)
-
+    again = partial(_version, request, begin, slug, number, typed=sent)
     where = f"/staff/agreements/{slug}/versions/{number}?done={done}#done"
     return take_grave(begin, Permission.AGREEMENT_PUBLISH, act, then=where, again=again)
 
@@ -287,7 +274,6 @@ def _signature(
     return page(
         request,
         "desk/signature.html",
-        status=status_after(refusal),
         row=row,
         party=party,
         who=who,
@@ -295,9 +281,7 @@ def _signature(
         stops=stops,
         own=own,
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("reason", "typed") if typed else {"reason": "", "typed": ""},
+        **after_refusal(refusal, typed, "reason", "typed"),
     )
 
 
@@ -308,9 +292,7 @@ def countersign(request: Request, begin: BeginPage, sent: Sent, signature_id: st
     def act(work: Work) -> object:
         return partners.countersign(work, signature_id)
 
-    def again(refusal: DomainError) -> Response:
-        return _signature(request, begin, signature_id, refusal=refusal, typed=sent)
-
+    again = partial(_signature, request, begin, signature_id, typed=sent)
     where = f"/staff/signatures/{signature_id}?done=countersigned#done"
     return take_grave(begin, Permission.AGREEMENT_PUBLISH, act, then=where, again=again)
 
@@ -324,8 +306,6 @@ def terminate(request: Request, begin: BeginPage, sent: Sent, signature_id: str)
         reason = needed(sent, "reason", "Say why. The party reads it.")
         return partners.terminate_signature(work, signature_id, reason)
 
-    def again(refusal: DomainError) -> Response:
-        return _signature(request, begin, signature_id, refusal=refusal, typed=sent)
-
+    again = partial(_signature, request, begin, signature_id, typed=sent)
     where = f"/staff/signatures/{signature_id}?done=terminated#done"
     return take_grave(begin, Permission.GRANT_STOP, act, then=where, again=again)

@@ -10,6 +10,7 @@ from stagerelease.access import service as access
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import desk_router
+from stagerelease.http.pages.forms import whole
 from stagerelease.http.pages.frame import page
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.incidents import service as incidents
@@ -27,7 +28,7 @@ LAST_PAGE = 100_000
 def board(request: Request, begin: BeginPage, q: str = "", show: str = "all") -> Response:
     """Show the board, a page of tracks at a time."""
     number = request.query_params.get("page", "1")
-    at = max(1, min(int(number), LAST_PAGE)) if number.isdecimal() and len(number) < 7 else 1
+    at = max(1, min(whole(number) or 1, LAST_PAGE))
     show = show if show in SHOWS else "all"
     named = q.strip()[:100]
     with begin(read_only=True) as work:

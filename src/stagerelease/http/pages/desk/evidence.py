@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
@@ -16,15 +17,15 @@ from stagerelease.evidence.rules import State
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
     Act,
+    after_refusal,
     desk_router,
     names_of,
     needed,
-    status_after,
     take,
 )
 from stagerelease.http.pages.desk.thread import Said
 from stagerelease.http.pages.forms import Sent, Typed
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.frame import page
 from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.kernel.errors import DomainError
 from stagerelease.releases import service as releases
@@ -106,7 +107,6 @@ def _show(
     return page(
         request,
         "desk/evidence.html",
-        status=status_after(refusal),
         found=found,
         e=e,
         who=who,
@@ -126,9 +126,7 @@ def _show(
         ],
         live=e.state in (State.ACCEPTED, State.DISPUTED),
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values(*FIELDS) if typed else dict.fromkeys(FIELDS, ""),
+        **after_refusal(refusal, typed, *FIELDS),
     )
 
 
@@ -143,9 +141,7 @@ def _bar(*, decides: bool, own: bool) -> str:
 def _step(
     request: Request, begin: Any, evidence_id: str, sent: Typed, act: Act, *, done: str
 ) -> Response:
-    def again(refusal: DomainError) -> Response:
-        return _show(request, begin, evidence_id, refusal=refusal, typed=sent)
-
+    again = partial(_show, request, begin, evidence_id, typed=sent)
     where = f"/staff/evidence/{evidence_id}?done={done}#done"
     return take(begin, Permission.EVIDENCE_DECIDE, act, then=where, again=again)
 

@@ -6,6 +6,7 @@ Which of them comes next is said by ``incidents.rules.MOVES``.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -14,23 +15,23 @@ from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.incidents import (
     DAYS,
-    Number,
     receivers,
     show,
     stopped_by,
 )
 from stagerelease.http.pages.desk.steps import (
     Act,
+    Number,
+    after_refusal,
     desk_router,
     names_of,
     needed,
-    status_after,
     take,
     take_grave,
     wrong,
 )
 from stagerelease.http.pages.forms import Sent, Typed
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.frame import page
 from stagerelease.identity.rules import Permission, require
 from stagerelease.incidents import queries as reading
 from stagerelease.incidents import service as incidents
@@ -50,9 +51,7 @@ def _step(
     done: str,
     grave: bool = False,
 ) -> Response:
-    def again(refusal: DomainError) -> Response:
-        return show(request, begin, number, refusal=refusal, typed=sent)
-
+    again = partial(show, request, begin, number, typed=sent)
     where = f"/staff/incidents/{number}?done={done}#done"
     way = take_grave if grave else take
     return way(begin, Permission.INCIDENT_MANAGE, act, then=where, again=again)
@@ -136,13 +135,11 @@ def _freeze(
         request,
         "desk/freeze.html",
         part="desk/stops.html",
-        status=status_after(refusal),
         i=found.incident,
         stopped=stopped,
         tracks=tracks,
         now=now,
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
+        **after_refusal(refusal),
         values=typed.values("reason", "advisory", "days")
         if typed
         else {"reason": "", "advisory": "", "days": str(DAYS)},
@@ -163,9 +160,7 @@ def confirm(request: Request, begin: BeginPage, sent: Sent, number: Number) -> R
             acknowledge_within=_days(sent),
         )
 
-    def again(refusal: DomainError) -> Response:
-        return _freeze(request, begin, number, refusal=refusal, typed=sent)
-
+    again = partial(_freeze, request, begin, number, typed=sent)
     return take_grave(
         begin,
         Permission.INCIDENT_MANAGE,

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
+    Number,
+    after_refusal,
     desk_router,
     names_of,
     needed,
-    status_after,
     take_grave,
     wrong,
 )
 from stagerelease.http.pages.forms import Sent, Typed
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.frame import page
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.kernel.errors import DomainError
 from stagerelease.releases import queries as reading
 from stagerelease.releases import service as releases
-from stagerelease.releases.queries import MAX_ID, HoldRow
+from stagerelease.releases.queries import HoldRow
 from stagerelease.releases.rules import LIFT_CONSENTS
 
 router = desk_router("/staff/holds")
-Number = Annotated[int, Path(ge=1, le=MAX_ID)]
 FIELDS = ("over", "reason", "public_reason")
 MOST = 200
 NOTICES = {
@@ -45,7 +46,7 @@ def covered(work: Work, holds: list[HoldRow] | tuple[HoldRow, ...]) -> dict[str,
 
 
 def choices(work: Work) -> list[tuple[str, str]]:
-    """Return what a hold may be laid over, widest last, as values and words of a form."""
+    """Return what a hold or an incident may be over, widest last, as values and words of a form."""
     tracks = reading.list_tracks(work, limit=MOST)
     families = catalog.list_families(work)
     return [
@@ -76,14 +77,12 @@ def _list(
     return page(
         request,
         "desk/holds.html",
-        status=status_after(refusal),
         active=[row for row in rows if row.lifted_at is None],
         lifted=[row for row in reversed(rows) if row.lifted_at is not None][:MOST],
         names=names,
         options=options,
         lays=lays,
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
+        **after_refusal(refusal),
         values={key: values.get(key, "") for key in FIELDS},
     )
 
@@ -104,8 +103,7 @@ def lay(request: Request, begin: BeginPage, sent: Sent) -> Response:
             public_reason=sent.get("public_reason"),
         )
 
-    def again(refusal: DomainError) -> Response:
-        return _list(request, begin, values=sent.values(*FIELDS), refusal=refusal)
+    again = partial(_list, request, begin, values=sent.values(*FIELDS))
 
     def then(row: HoldRow) -> str:
         return f"/staff/holds/{row.id}?done=laid#done"
@@ -137,7 +135,6 @@ def _show(
     return page(
         request,
         "desk/hold.html",
-        status=status_after(refusal),
         hold=hold,
         names=names,
         who=who,
@@ -145,8 +142,7 @@ def _show(
         mine=mine,
         asked=LIFT_CONSENTS,
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
+        **after_refusal(refusal),
         reason=typed.raw("reason") if typed else "",
     )
 
@@ -163,7 +159,5 @@ def lift(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Resp
         done = "lifted" if row.lifted_at else "consented"
         return f"/staff/holds/{number}?done={done}#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _show(request, begin, number, refusal=refusal, typed=sent)
-
+    again = partial(_show, request, begin, number, typed=sent)
     return take_grave(begin, Permission.HOLD_LIFT, act, then=then, again=again)

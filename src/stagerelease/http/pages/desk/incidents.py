@@ -6,24 +6,25 @@ Which step comes next is said by ``incidents.rules.MOVES``; the page offers thos
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
-from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
-from stagerelease.http.pages.desk.holds import MOST, covered
+from stagerelease.http.pages.desk.holds import MOST, choices, covered
 from stagerelease.http.pages.desk.steps import (
+    Number,
+    after_refusal,
     desk_router,
     names_of,
     needed,
-    status_after,
     take,
 )
 from stagerelease.http.pages.desk.thread import Said
-from stagerelease.http.pages.forms import Sent, Typed
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.forms import Sent, Typed, whole
+from stagerelease.http.pages.frame import page
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.incidents import queries as reading
@@ -36,7 +37,6 @@ from stagerelease.partners.holding import HolderRow
 from stagerelease.releases import queries as releases
 
 router = desk_router("/staff/incidents")
-Number = Annotated[int, Path(ge=1, le=releases.MAX_ID)]
 ROWS = 50
 SHOWS = {
     "open": "Open",
@@ -84,7 +84,7 @@ def _list(
     typed: Typed | None = None,
 ) -> Response:
     show = show if show in SHOWS else "open"
-    behind = int(after) if after.isdecimal() and after.isascii() and len(after) < 10 else None
+    behind = whole(after)
     with begin(read_only=True) as work:
         rows = incidents.list_incidents(
             work, state=None if show == "all" else show, limit=ROWS + 1, after=behind
@@ -96,7 +96,6 @@ def _list(
     return page(
         request,
         "desk/incidents.html",
-        status=status_after(refusal),
         rows=rows[:ROWS],
         show=show,
         shows=SHOWS,
@@ -105,9 +104,7 @@ def _list(
         overdue=overdue,
         told=told,
         manages=manages,
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("text", "about") if typed else {"text": "", "about": ""},
+        **after_refusal(refusal, typed, "text", "about"),
     )
 
 
@@ -131,9 +128,7 @@ def report(request: Request, begin: BeginPage, sent: Sent) -> Response:
         row = incidents.report(work, text=text, about=sent.get("about"), network="staff")
         return f"/staff/incidents/{row.incident_id}?done=reported#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _list(request, begin, refusal=refusal, typed=sent)
-
+    again = partial(_list, request, begin, typed=sent)
     return take(begin, Permission.INCIDENT_READ, act, then=str, again=again)
 
 
@@ -156,7 +151,7 @@ def show(
     with begin(read_only=True) as work:
         found = incidents.show_incident(work, number)
         who = names_of(work, _actors(found))
-        options = _coverable(work)
+        options = choices(work)
         names = covered(work, found.holds) | dict(options)
         names |= {row.id: row.repo_id for row in releases.find_tracks(work, found.tracks)}
         stopped = stopped_by(work, number)
@@ -166,7 +161,6 @@ def show(
     return page(
         request,
         "desk/incident.html",
-        status=status_after(refusal),
         found=found,
         i=i,
         who=who,
@@ -181,8 +175,7 @@ def show(
         severities=SEVERITIES,
         tiers=TIERS,
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
+        **after_refusal(refusal),
         typed=typed.everything() if typed else {},
         covers=typed.all("covers") if typed else _covers(found),
     )
@@ -204,16 +197,6 @@ def _actors(found: IncidentPage) -> set[str]:
         *(consent.person_id for consent in found.consents),
         *(one.sent_by for one in found.advisories),
     }
-
-
-def _coverable(work: Work) -> list[tuple[str, str]]:
-    """Return what an incident may cover, as values and words of a form."""
-    tracks = releases.list_tracks(work, limit=MOST)
-    return [
-        *((f"track:{row.id}", f"{row.repo_id}, {row.kind}") for row in tracks),
-        *((f"family:{f.id}", f"Every track of {f.name}") for f in catalog.list_families(work)),
-        ("everything:", "Everything"),
-    ]
 
 
 def stopped_by(work: Work, number: int) -> list[HolderRow]:

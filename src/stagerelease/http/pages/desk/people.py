@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -10,16 +11,16 @@ from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
     Act,
+    after_refusal,
     desk_router,
     needed,
-    status_after,
     take,
     take_grave,
     typed_name,
     wrong,
 )
 from stagerelease.http.pages.forms import Sent, Typed, end_of_day
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.frame import page
 from stagerelease.identity import queries as people
 from stagerelease.identity import rosters
 from stagerelease.identity import service as identity
@@ -77,7 +78,6 @@ def _people(
     return page(
         request,
         "desk/people.html",
-        status=status_after(refusal),
         rows=rows,
         roles=roles,
         organisations=organisations,
@@ -85,9 +85,7 @@ def _people(
         q=named,
         older=f"/staff/people?after={rows[-1].handle}" if len(found) > ROWS else "",
         newer="/staff/people" if after else "",
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values(*fields) if typed else dict.fromkeys(fields, ""),
+        **after_refusal(refusal, typed, *fields),
     )
 
 
@@ -106,9 +104,7 @@ def add_person(request: Request, begin: BeginPage, sent: Sent) -> Response:
         )
         return f"/staff/people/{handle}?done=added#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _people(request, begin, refusal=refusal, typed=sent)
-
+    again = partial(_people, request, begin, typed=sent)
     return take(begin, Permission.PEOPLE_MANAGE, act, then=str, again=again)
 
 
@@ -139,7 +135,6 @@ def _person(
     return page(
         request,
         "desk/person.html",
-        status=status_after(refusal),
         row=row,
         roles=roles,
         places=places,
@@ -147,20 +142,14 @@ def _person(
         free=[(r.value, r.value.replace("_", " ").capitalize()) for r in GIVEN if r not in roles],
         permissions={r: sorted(ROLE_PERMISSIONS[Role(r)]) for r in roles},
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("role", "ends", "typed")
-        if typed
-        else {"role": "", "ends": "", "typed": ""},
+        **after_refusal(refusal, typed, "role", "ends", "typed"),
     )
 
 
 def _person_step(
     request: Request, begin: Any, handle: str, sent: Typed, act: Act, *, done: str
 ) -> Response:
-    def again(refusal: DomainError) -> Response:
-        return _person(request, begin, handle, refusal=refusal, typed=sent)
-
+    again = partial(_person, request, begin, handle, typed=sent)
     where = f"/staff/people/{handle}?done={done}#done"
     return take_grave(begin, Permission.PEOPLE_MANAGE, act, then=where, again=again)
 
@@ -215,9 +204,7 @@ def add_organisation(request: Request, begin: BeginPage, sent: Sent) -> Response
         identity.create_organisation(work, slug=slug, name=name)
         return f"/staff/organisations/{slug}?done=organisation#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _people(request, begin, refusal=refusal, typed=sent)
-
+    again = partial(_people, request, begin, typed=sent)
     return take(begin, Permission.PEOPLE_MANAGE, act, then=str, again=again)
 
 
@@ -250,7 +237,6 @@ def _organisation(
     return page(
         request,
         "desk/organisation.html",
-        status=status_after(refusal),
         row=row,
         roster=[line for line in roster if line.current],
         past=[line for line in roster if not line.current],
@@ -260,9 +246,7 @@ def _organisation(
         stops=stops,
         places=PLACES,
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values(*fields) if typed else dict.fromkeys(fields, ""),
+        **after_refusal(refusal, typed, *fields),
     )
 
 
@@ -276,9 +260,7 @@ def _organisation_step(
     done: str,
     needs: Permission = Permission.PEOPLE_MANAGE,
 ) -> Response:
-    def again(refusal: DomainError) -> Response:
-        return _organisation(request, begin, slug, refusal=refusal, typed=sent)
-
+    again = partial(_organisation, request, begin, slug, typed=sent)
     where = f"/staff/organisations/{slug}?done={done}#done"
     return take_grave(begin, needs, act, then=where, again=again)
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
+    Number,
+    after_refusal,
     desk_router,
     names_of,
     needed,
@@ -22,7 +25,7 @@ from stagerelease.http.pages.desk.steps import (
     take,
     take_grave,
 )
-from stagerelease.http.pages.forms import Sent, Typed
+from stagerelease.http.pages.forms import Sent, Typed, whole
 from stagerelease.http.pages.frame import by_field, page
 from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.kernel.errors import DomainError, Invalid, NotFound
@@ -31,11 +34,10 @@ from stagerelease.releases import service as releases
 from stagerelease.releases.differing import Change, differences
 from stagerelease.releases.plans import Finding, parse_plan
 from stagerelease.releases.proposing import CONSENTS, ProposalRow
-from stagerelease.releases.queries import MAX_ID, PlanRow
+from stagerelease.releases.queries import PlanRow
 from stagerelease.releases.simulating import Simulation
 
 router = desk_router("/staff")
-Number = Annotated[int, Path(ge=1, le=MAX_ID)]
 MOST = 200
 LONGEST = 65_536
 NEW = """plan: our-plan
@@ -83,9 +85,8 @@ def list_plans(request: Request, begin: BeginPage) -> Response:
 @router.get("/plans/{slug}")
 def show_plan(request: Request, begin: BeginPage, slug: str, version: str = "") -> Response:
     """Show a version of a plan: its text, and what it changed."""
-    number = int(version) if version.isdecimal() and version.isascii() and len(version) < 10 else 0
     with begin(read_only=True) as work:
-        row = releases.show_plan(work, slug, number or None)
+        row = releases.show_plan(work, slug, whole(version) or None)
         versions = [one for one in releases.list_plans(work) if one.slug == row.slug]
         changes: tuple[Change, ...] = ()
         if row.version > 1:
@@ -200,17 +201,16 @@ def editor(request: Request, begin: BeginPage, base: str = "") -> Response:
 @router.post("/plan-editor/check")
 def check(request: Request, begin: BeginPage, sent: Sent) -> Response:
     """Say everything there is to say of a text; nothing is kept."""
-    return _editor(
-        request,
-        begin,
-        source=_source(sent),
-        track_id=sent.get("track"),
-        rationale=sent.raw("rationale"),
-    )
+    return _editor(request, begin, **_typed(sent))
 
 
-def _source(sent: Typed) -> str:
-    return sent.raw("source")[:LONGEST]
+def _typed(sent: Typed) -> dict[str, Any]:
+    """Return what the editor holds."""
+    return {
+        "source": sent.raw("source")[:LONGEST],
+        "track_id": sent.get("track"),
+        "rationale": sent.raw("rationale"),
+    }
 
 
 @router.post("/plan-editor")
@@ -219,22 +219,13 @@ def propose(request: Request, begin: BeginPage, sent: Sent) -> Response:
 
     def act(work: Work) -> ProposalRow:
         rationale = needed(sent, "rationale", "Say why. Who consents decides on it.")
-        return releases.propose_plan(work, _source(sent), rationale=rationale)
+        return releases.propose_plan(work, _typed(sent)["source"], rationale=rationale)
 
     def then(row: ProposalRow) -> str:
         done = "applied" if row.state == "applied" else "proposed"
         return f"/staff/plan-proposals/{row.id}?done={done}#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _editor(
-            request,
-            begin,
-            source=_source(sent),
-            track_id=sent.get("track"),
-            rationale=sent.raw("rationale"),
-            refusal=refusal,
-        )
-
+    again = partial(_editor, request, begin, **_typed(sent))
     return take(begin, Permission.PLAN_APPLY, act, then=then, again=again)
 
 
@@ -275,7 +266,6 @@ def _proposal(
     return page(
         request,
         "desk/plan_proposal.html",
-        status=status_after(refusal),
         row=row,
         lines=_lines(base.source if base else "", row.source),
         who=who,
@@ -283,9 +273,7 @@ def _proposal(
         cancels=cancels,
         asked=CONSENTS,
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("comment", "reason") if typed else {"comment": "", "reason": ""},
+        **after_refusal(refusal, typed, "comment", "reason"),
     )
 
 
@@ -302,9 +290,7 @@ def consent(request: Request, begin: BeginPage, sent: Sent, number: Number) -> R
         done = "applied" if row.state == "applied" else "consented"
         return f"/staff/plan-proposals/{number}?done={done}#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _proposal(request, begin, number, refusal=refusal, typed=sent)
-
+    again = partial(_proposal, request, begin, number, typed=sent)
     return take_grave(begin, Permission.PLAN_CONSENT, act, then=then, again=again)
 
 
@@ -316,8 +302,6 @@ def cancel(request: Request, begin: BeginPage, sent: Sent, number: Number) -> Re
         reason = needed(sent, "reason", "Say why it is cancelled.")
         return releases.cancel_proposal(work, number, reason=reason)
 
-    def again(refusal: DomainError) -> Response:
-        return _proposal(request, begin, number, refusal=refusal, typed=sent)
-
+    again = partial(_proposal, request, begin, number, typed=sent)
     where = f"/staff/plan-proposals/{number}?done=cancelled#done"
     return take(begin, Permission.PLAN_APPLY, act, then=where, again=again)

@@ -6,6 +6,7 @@ The first page is the dry run: nothing is opened by looking.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -13,16 +14,16 @@ from fastapi import Request, Response
 from stagerelease.db.work import Work
 from stagerelease.evidence.facts import EvidenceFact
 from stagerelease.http.pages.begin import BeginPage
-from stagerelease.http.pages.desk.promotions import Number
 from stagerelease.http.pages.desk.steps import (
+    Number,
+    after_refusal,
     desk_router,
     instant,
     needed,
-    status_after,
     take,
 )
 from stagerelease.http.pages.forms import Sent, Typed
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.frame import page
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.errors import DomainError, Forbidden, NotFound
 from stagerelease.releases import facts
@@ -71,15 +72,13 @@ def _form(
     return page(
         request,
         "desk/promote.html",
-        status=status_after(refusal),
         track=track,
         to=stage,
         ahead=ahead,
         known=known,
         row=row,
         now=now,
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
+        **after_refusal(refusal),
         **_values(row, known, typed),
     )
 
@@ -127,9 +126,7 @@ def open_promotion(request: Request, begin: BeginPage, sent: Sent, track_id: str
     def then(row: PromotionRow) -> str:
         return f"/staff/promotions/{row.id}?done={'draft' if draft else 'opened'}#done"
 
-    def again(refusal: DomainError) -> Response:
-        return _form(request, begin, track_id, refusal=refusal, typed=sent)
-
+    again = partial(_form, request, begin, track_id, typed=sent)
     return take(begin, Permission.PROMOTION_OPEN, act, then=then, again=again)
 
 

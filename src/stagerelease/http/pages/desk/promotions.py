@@ -7,9 +7,10 @@ page is shown again with what happened and with what was typed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import partial
+from typing import Any
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
 from stagerelease.db.work import Work
 from stagerelease.evidence import queries as evidence
@@ -17,29 +18,28 @@ from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.differences import difference
 from stagerelease.http.pages.desk.steps import (
     Act,
+    Number,
+    after_refusal,
     desk_router,
     needed,
     seen_at,
     stamp,
-    status_after,
     take,
     take_grave,
     typed_name,
     wrong,
 )
 from stagerelease.http.pages.desk.thread import ago, thread_of
-from stagerelease.http.pages.forms import Sent, Typed, end_of_day
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.forms import Sent, Typed, end_of_day, whole
+from stagerelease.http.pages.frame import page
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.kernel.errors import DomainError
 from stagerelease.releases import service as releases
 from stagerelease.releases.facts import FactsPage
 from stagerelease.releases.gates import GateResult
-from stagerelease.releases.queries import MAX_ID
 from stagerelease.releases.rules import ENDED, REVIEWABLE, State
 
 router = desk_router("/staff")
-Number = Annotated[int, Path(ge=1, le=MAX_ID)]
 ONE = "/promotions/{number}"
 ROWS = 50
 SHOWS = {
@@ -79,7 +79,7 @@ def list_promotions(
 ) -> Response:
     """List promotion requests, oldest first."""
     show = show if show in SHOWS else "open"
-    behind = int(after) if after.isdecimal() and after.isascii() and len(after) < 10 else None
+    behind = whole(after)
     with begin(read_only=True) as work:
         rows = releases.list_promotions(work, state=show, after=behind, limit=ROWS + 1)
     more = f"/staff/promotions?show={show}&after={rows[ROWS - 1].id}" if len(rows) > ROWS else ""
@@ -129,7 +129,6 @@ def show(
     return page(
         request,
         "desk/promotion.html",
-        status=status_after(refusal),
         found=found,
         p=found.promotion,
         changes=changes,
@@ -138,8 +137,7 @@ def show(
         moved=moved,
         approved=sum(1 for a in found.approvals if a.current and a.verdict == "approve"),
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
+        **after_refusal(refusal),
         typed=typed.everything() if typed else {},
         answerable=[g.key for g in found.gates if _answerable(g)],
         **context,
@@ -219,9 +217,7 @@ def _step(
     done: str,
     grave: bool = False,
 ) -> Response:
-    def again(refusal: DomainError) -> Response:
-        return show(request, begin, number, refusal=refusal, typed=sent)
-
+    again = partial(show, request, begin, number, typed=sent)
     way = take_grave if grave else take
     return way(begin, needs, act, then=f"/staff/promotions/{number}?done={done}#done", again=again)
 

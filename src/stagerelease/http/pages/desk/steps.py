@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Path, Response
 
 from stagerelease.db.work import Work
 from stagerelease.http.pages.begin import BeginWork
 from stagerelease.http.pages.failing import speak_page
 from stagerelease.http.pages.forms import Typed
-from stagerelease.http.pages.frame import to
+from stagerelease.http.pages.frame import by_field, to
 from stagerelease.http.pages.guard import refuse_forgery
 from stagerelease.http.problems import status_of
 from stagerelease.identity import queries as people
@@ -27,10 +27,19 @@ from stagerelease.kernel.errors import (
     NotFound,
     Stale,
 )
+from stagerelease.releases.queries import MAX_ID
 
+Number = Annotated[int, Path(ge=1, le=MAX_ID)]
+"""The number of a promotion, a hold, a proposal, an incident or a version, in an address."""
 Act = Callable[[Work], Any]
-Again = Callable[[DomainError], Response]
 REFUSALS = (Invalid, Conflict, Stale, Forbidden, NotFound)
+
+
+class Again(Protocol):
+    """Shows the page of a form again, with why it was refused."""
+
+    def __call__(self, *, refusal: DomainError) -> Response:
+        """Return the page."""
 
 
 def desk_router(prefix: str) -> APIRouter:
@@ -65,7 +74,7 @@ def take(
             done = act(work)
             where = then(done) if callable(then) else then
     except REFUSALS as error:
-        return again(error)
+        return again(refusal=error)
     return to(where)
 
 
@@ -90,6 +99,24 @@ def status_after(refusal: DomainError | None) -> int:
     if refusal is None:
         return 200
     return 409 if isinstance(refusal, Stale) else status_of(refusal)
+
+
+def after_refusal(
+    refusal: DomainError | None, typed: Typed | None = None, *keys: str, status: int = 200
+) -> dict[str, Any]:
+    """Return what a page with a form shows of a refusal, if there was one.
+
+    Its status, its words, its faults by field, and under ``values`` what was typed into the fields
+    called ``keys``.
+    """
+    found = {
+        "status": status_after(refusal) if refusal else status,
+        "refusal": refusal,
+        "errors": by_field(refusal.fields) if refusal else {},
+    }
+    if keys:
+        found["values"] = typed.values(*keys) if typed else dict.fromkeys(keys, "")
+    return found
 
 
 def needed(sent: Typed, key: str, sentence: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -13,15 +14,15 @@ from stagerelease.entitlements import service as entitlements
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.holds import covered
 from stagerelease.http.pages.desk.steps import (
+    after_refusal,
     desk_router,
     needed,
-    status_after,
     take_grave,
     typed_name,
 )
 from stagerelease.http.pages.desk.thread import Said
 from stagerelease.http.pages.forms import Sent, Typed
-from stagerelease.http.pages.frame import by_field, day, page
+from stagerelease.http.pages.frame import day, page
 from stagerelease.http.pages.models import Rung
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.kernel.errors import DomainError
@@ -71,7 +72,6 @@ def _show(
     return page(
         request,
         "desk/track.html",
-        status=status_after(refusal),
         track=found.track,
         found=found,
         plan=plan,
@@ -86,9 +86,7 @@ def _show(
         names=names,
         may=may,
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("typed", "why") if typed else {"typed": "", "why": ""},
+        **after_refusal(refusal, typed, "typed", "why"),
     )
 
 
@@ -148,9 +146,7 @@ def withdraw(request: Request, begin: BeginPage, sent: Sent, track_id: str) -> R
         entitlements.withdraw(work, track_id, reason=reason)
         return None
 
-    def again(refusal: DomainError) -> Response:
-        return _show(request, begin, track_id, refusal=refusal, typed=sent)
-
+    again = partial(_show, request, begin, track_id, typed=sent)
     return take_grave(
         begin,
         Permission.RELEASE_WITHDRAW,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
@@ -11,15 +12,15 @@ from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
     REFUSALS,
     Act,
+    after_refusal,
     desk_router,
     instant,
     needed,
-    status_after,
     take,
     wrong,
 )
 from stagerelease.http.pages.forms import Sent, Typed
-from stagerelease.http.pages.frame import by_field, page
+from stagerelease.http.pages.frame import page
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.errors import DomainError, NotFound
 from stagerelease.notices import service as notices
@@ -53,12 +54,9 @@ def _list(
     return page(
         request,
         "desk/webhooks.html",
-        status=status_after(refusal) if refusal else status,
         rows=rows,
         secret=secret,
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("url", "events") if typed else {"url": "", "events": ""},
+        **after_refusal(refusal, typed, "url", "events", status=status),
     )
 
 
@@ -114,25 +112,20 @@ def _show(
     return page(
         request,
         "desk/webhook.html",
-        status=status_after(refusal) if refusal else status,
         row=row,
         deliveries=found[:ROWS],
         older=older,
         newer=f"/staff/webhooks/{row.id}" if after else "",
         secret=secret,
         notice=NOTICES.get(done, ""),
-        refusal=refusal,
-        errors=by_field(refusal.fields) if refusal else {},
-        values=typed.values("since", "reason") if typed else {"since": "", "reason": ""},
+        **after_refusal(refusal, typed, "since", "reason", status=status),
     )
 
 
 def _step(
     request: Request, begin: Any, webhook_id: str, sent: Typed, act: Act, *, done: str
 ) -> Response:
-    def again(refusal: DomainError) -> Response:
-        return _show(request, begin, webhook_id, refusal=refusal, typed=sent)
-
+    again = partial(_show, request, begin, webhook_id, typed=sent)
     where = f"/staff/webhooks/{webhook_id}?done={done}#done"
     return take(begin, Permission.WEBHOOK_MANAGE, act, then=where, again=again)
 
