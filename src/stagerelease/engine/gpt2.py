@@ -144,24 +144,31 @@ class _Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class _Near:
+    """Sequences that decode and are looked up together: in the slots from the first of them to the
+    last, as far as ``reach``.
+    """
+
+    rows: Tensor  # of each sequence, its slot, counted from the first
+    heads: slice  # of all these slots
+    reach: int
+    mask: Tensor  # 0 where a slot's sequence has a key and -inf elsewhere (slots × 1 × reach)
+
+
+@dataclass(frozen=True, slots=True)
 class _Layout:
     """Where the rows of a step stand: first those that decode, then chunk by chunk, then padding.
 
-    Sequences that decode are looked up together as far as ``reach``, in the slots from the first of
-    them to the last (``span``: their heads); ``mask`` is 0 where a slot's sequence has a key and
-    -inf elsewhere (slots × 1 × reach); the few that are much longer are ``far``, looked up each by
-    itself. ``places`` says which row of the store takes each real row's keys
-    and values, head by head.
+    Sequences that decode are ``near``, looked up together, but for the few that are much longer:
+    those are ``far``, looked up each by itself. ``places`` says which row of the store takes each
+    real row's keys and values, head by head.
     """
 
     ids: Tensor
     positions: Tensor
     places: Tensor
     rows: int  # real ones
-    decoding: Tensor  # slots, counted from the span's first
-    reach: int
-    span: slice
-    mask: Tensor
+    near: _Near
     far: tuple[tuple[int, int, int], ...]  # row, slot, tokens
     chunks: tuple[_Chunk, ...]
     out: Tensor  # what a layer's attention yields, written over by the next; padding stays nought
@@ -305,36 +312,37 @@ class Gpt2:
         whole = self.shape.heads * self.shape.positions
         first = torch.tensor([s * whole + p for s, p in zip(slots, positions, strict=True)])
         places = (first[:, None] + self.store.offsets).flatten()
-        used = [p.line.slot for p in decoding]
-        span = slice(min(used, default=0), max(used, default=-1) + 1)
-        lengths = [p.start + 1 for p in decoding]
-        reach = self._rounded(reach_of(lengths, span.stop - span.start))
-        on = torch.tensor(used, dtype=torch.int64) - span.start
-        held = torch.ones(span.stop - span.start, dtype=torch.int64)
-        held[on] = torch.tensor(lengths, dtype=torch.int64)
-        mask = torch.zeros(len(held), 1, reach)
-        mask.masked_fill_(torch.arange(reach) >= held[:, None, None], -torch.inf)
+        near = self._near([(p.line.slot, p.start + 1) for p in decoding])
         far = tuple(
             (row, part.line.slot, part.start + 1)
             for row, part in enumerate(decoding)
-            if part.start >= reach
+            if part.start >= near.reach
         )
+        heads, head = self.shape.heads, self.shape.width // self.shape.heads
         return _Layout(
             ids=torch.tensor(ids + [0] * fill, device=self._embedding.device),
             positions=torch.tensor(positions + [0] * fill, device=self.device),
             places=places.to(self.device),
             rows=rows,
-            decoding=on.to(self.device),
-            reach=reach,
-            span=slice(span.start * self.shape.heads, span.stop * self.shape.heads),
-            mask=mask.to(self.device),
+            near=near,
             far=far,
             chunks=tuple(chunks),
-            out=torch.zeros(
-                rows + fill, self.shape.heads, self.shape.width // self.shape.heads,
-                device=self.device,
-            ),
-        )  # fmt: skip
+            out=torch.zeros(rows + fill, heads, head, device=self.device),
+        )
+
+    def _near(self, decoding: Sequence[tuple[int, int]]) -> _Near:
+        """Return how sequences that decode, each a slot and its tokens, are looked up together."""
+        used = [slot for slot, _ in decoding]
+        first, last = min(used, default=0), max(used, default=-1) + 1
+        lengths = [tokens for _, tokens in decoding]
+        reach = self._rounded(reach_of(lengths, last - first))
+        rows = torch.tensor(used, dtype=torch.int64) - first
+        held = torch.ones(last - first, dtype=torch.int64)
+        held[rows] = torch.tensor(lengths, dtype=torch.int64)
+        mask = torch.zeros(len(held), 1, reach)
+        mask.masked_fill_(torch.arange(reach) >= held[:, None, None], -torch.inf)
+        heads = slice(first * self.shape.heads, last * self.shape.heads)
+        return _Near(rows.to(self.device), heads, reach, mask.to(self.device))
 
     def _rounded(self, tokens: int) -> int:
         """Return how far to look for ``tokens``: products of odd sizes are rounded otherwise."""
@@ -348,18 +356,8 @@ class Gpt2:
         q = split[:, 0]
         keys, values = self.store.keys[i], self.store.values[i]
         out = at.out
-        count = len(at.decoding)
-        if count:
-            asked = q[:count]
-            slots = len(at.mask)
-            if count < slots:  # some slot in between is not decoding
-                asked = torch.zeros(slots, heads, head, device=qkv.device)
-                asked[at.decoding] = q[:count]
-            near = torch.bmm(asked.reshape(-1, 1, head), keys[at.span, : at.reach].mT)
-            near.view(slots, heads, at.reach).add_(at.mask)
-            found = torch.bmm(torch.softmax(near, -1), values[at.span, : at.reach])
-            found = found.view(slots, heads, head)
-            out[:count] = found if count == slots else found[at.decoding]
+        if count := len(at.near.rows):
+            out[:count] = self._together(q[:count], keys, values, at.near)
         for row, slot, length in at.far:
             end = self._rounded(length)  # as when looked up together, so that rounding is the same
             place = slice(slot * heads, slot * heads + heads)
@@ -374,3 +372,15 @@ class Gpt2:
             weights = torch.softmax(near.add_(chunk.mask), -1)
             out[mine] = torch.bmm(weights, values[place, :end]).transpose(0, 1)
         return out.view(len(qkv), -1)
+
+    def _together(self, q: Tensor, keys: Tensor, values: Tensor, near: _Near) -> Tensor:
+        """Return the attention (sequences × heads × head) of sequences looked up together."""
+        count, heads, head = q.shape
+        slots = len(near.mask)
+        if count < slots:  # some slot in between is not decoding
+            q = torch.zeros(slots, heads, head, device=q.device).index_copy_(0, near.rows, q)
+        scores = torch.bmm(q.reshape(-1, 1, head), keys[near.heads, : near.reach].mT)
+        scores.view(slots, heads, near.reach).add_(near.mask)
+        found = torch.bmm(torch.softmax(scores, -1), values[near.heads, : near.reach])
+        found = found.view(slots, heads, head)
+        return found if count == slots else found[near.rows]
