@@ -116,10 +116,10 @@ class Keys(Hands):
         assert chosen == label
 
     def _reach(self, what: Locator) -> None:
-        what.wait_for()
+        wanted = what.element_handle()
         for _ in range(150):
-            if what.evaluate("e => e === document.activeElement"):
-                self.page.wait_for_function(IN_SIGHT, arg=what.element_handle())
+            if wanted.evaluate("e => e === document.activeElement"):
+                self.page.wait_for_function(IN_SIGHT, arg=wanted)
                 return
             self.page.keyboard.press("Tab")
         raise AssertionError(f"the keyboard does not reach {what}")
