@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint types contracts check check-all check-postgres docs vendor screenshots bench system-packages clean inference
+.PHONY: help run test fmt lint types contracts check check-all check-postgres docs vendor screenshots budget bench system-packages clean inference
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -63,7 +63,7 @@ NOT_ON_POSTGRES := $(addprefix --ignore=,$(wildcard tests/services/*_cli.py) $(a
   ledger_tampering.py notices.py pull.py replay.py report_contents.py storage.py synthesize.py windows.py))
 
 # whole installations, and what is measured in fractions of a second
-ALONE := $(addprefix tests/e2e/,test_page_speed.py test_nginx.py test_generation.py test_up.py)
+ALONE := $(addprefix tests/e2e/,test_page_speed.py test_budget.py test_nginx.py test_generation.py test_up.py)
 
 check-all: $(VENV)/.dev ## the rest: PostgreSQL, nginx, Chromium, Go verifiers, kills, races (under 25 minutes)
 	$(BIN)/pytest -q -n 2 -m "not e2e" --db=postgres tests/services $(NOT_ON_POSTGRES) $(HTTP_ON_POSTGRES)
@@ -84,6 +84,9 @@ vendor: ## copy what package.json lists into the tree again, with its hashes (np
 
 screenshots: $(VENV)/.dev ## every page, light and dark, 320 and 1280 px, into build/screenshots
 	$(BIN)/pytest -q -m e2e tests/e2e/test_every_look.py --screenshots=build/screenshots
+
+budget: $(VENV)/.dev ## what a first visit to each page costs on a phone, against its budget
+	$(BIN)/python tools/budget.py
 
 bench: $(VENV)/.dev ## run the benchmarks; each prints a ratio of two sides measured in one run
 	$(BIN)/python bench/authorize.py

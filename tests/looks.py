@@ -182,6 +182,9 @@ LOOKS = {
     "usage": Look("/staff/usage", "auditor"),
     "webhooks": Look("/staff/webhooks", "owner"),
     "webhook": Look("/staff/webhooks/{webhook}", "owner"),
+    "webhook, stopped": Look(
+        "/staff/webhooks/{webhook}", "owner", "Stop posting", {"reason": "It moves."}
+    ),
     "no such page": Look("/nowhere", status=404),
 }
 

@@ -188,8 +188,7 @@ def test_an_answer_is_good_once_here_and_for_its_own_question(chromium, world):
 def test_numbers_in_the_address_are_told_where_passkeys_work(chromium, world):
     visit = Visit(chromium, world)
     visit.page.goto(world.base_url + "/sign-in")
-    said = visit.page.locator("[data-passkey] [role=status]").inner_text()
-    assert f"open {visit.here}" in said
+    assert f"open {visit.here}" in visit.page.locator("section.scripted").inner_text()
     assert not visit.page.get_by_role("button", name="Sign in with a passkey").is_visible()
     visit.context.close()
 

@@ -335,3 +335,12 @@ def test_an_instant_of_a_form_is_utc_and_nonsense_is_refused():
     with pytest.raises(Invalid):
         instant("soon", "at")
     assert seen_at(None, now) == now
+
+
+def test_a_plan_that_is_no_yaml_is_told_so_and_stays_in_its_field(world):
+    with browser(world, "release_manager") as client:
+        for path, status in (("/staff/plan-editor/check", 200), ("/staff/plan-editor", 422)):
+            got = client.post(path, data={"source": "plan: [\n", "rationale": "More eyes."})
+            assert got.status_code == status
+            assert "The plan is not YAML at line 2" in got.text
+            assert re.search(r'name="source"[^>]*>\nplan: \[\n</textarea>', got.text)

@@ -94,7 +94,7 @@ def desk_rows() -> dict[str, Row]:
         *((where, OWNER) for where in ("/staff/people", "/staff/organisations")),
         *((lab + step, OWNER) for step in ("/members", "/members/{handle}/end")),
         (lab + "/revoke", STOPPERS),
-        *((hook + step, MANAGERS) for step in ("/rotate", "/stop", "/start", "/replay")),
+        *((hook + step, MANAGERS) for step in HOOKED),
         ("/staff/webhooks", MANAGERS),
     )
     rows = {f"GET {path}": Row(STAFF) for path in reads}
@@ -115,6 +115,7 @@ HANDLED = (
     *("/triage", "/reassess", "/confirm", "/dismiss", "/mitigate", "/close", "/reopen"),
     *("/note", "/advise", "/erase"),
 )
+HOOKED = ("/rotate", "/stop", "/start", "/replay", "/delete")
 JUDGED = ("/accept", "/reject", "/dispute", "/resolve", "/retract", "/public")
 TABLE = {
     "GET /": Row(EVERYONE),

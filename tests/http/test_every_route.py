@@ -193,6 +193,7 @@ TABLE: dict[str, Row] = {
     "POST /api/v1/webhooks/{webhook_id}/rotate": Row(MANAGERS),
     "POST /api/v1/webhooks/{webhook_id}/disable": Row(MANAGERS, WHY),
     "POST /api/v1/webhooks/{webhook_id}/enable": Row(MANAGERS),
+    "DELETE /api/v1/webhooks/{webhook_id}": Row(MANAGERS),
     "GET /api/v1/webhooks/{webhook_id}/deliveries": Row(MANAGERS),
     "POST /api/v1/webhooks/{webhook_id}/replay": Row(MANAGERS, {}),
     "GET /api/v1/timeline": Row(EVERYONE),

@@ -30,6 +30,7 @@ from stagerelease.releases.gates import (
     WaiverFact,
     counted,
     evaluate,
+    rules_of,
     specs_of,
     why_not_counted,
 )
@@ -815,6 +816,34 @@ def test_no_waiver_opens_a_gate_every_stage_has(key: str) -> None:
 
 
 # --- the set -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheduled_for", [None, NOW + DAY])
+def test_a_rule_is_the_same_whatever_is_known(scheduled_for: datetime | None) -> None:
+    gates = (
+        GateSpec("measured", "evidence", OPTIONS),
+        GateSpec("fresh", "freshness", FRESH),
+        GateSpec("served", "served", {"at_least": 2}),
+        GateSpec("signed", "signed", {"keys": ("key_1",)}),
+        GateSpec("locked", "card_locked", {}),
+        GateSpec("asked", "coordination", WINDOW),
+        GateSpec("read", "manual", {"question": "Did somebody else read the card"}),
+        GateSpec("other", "unheard-of", {}),
+    )
+    known = case(
+        *gates,
+        holds=(HoldFact(1, "A leak", NOW - DAY, None),),
+        completed=3,
+        card_locked_at=NOW - DAY,
+        coordination=(CONTACT,),
+        scheduled_for=scheduled_for,
+    )
+    target = replace(known.target, minimum_dwell=30 * DAY)
+    rules = rules_of(
+        target, from_stage="partner", kind="weights", at=NOW - 9 * DAY, scheduled_for=scheduled_for
+    )
+    assert rules == {result.key: result.rule for result in evaluate(replace(known, target=target))}
+    assert len(rules) == len(STANDING) + len(gates)
 
 
 def test_standing_gates_are_exactly_those_no_plan_lists_and_no_waiver_opens() -> None:

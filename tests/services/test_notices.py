@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from email import message_from_bytes, policy
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -21,6 +18,7 @@ from sqlalchemy import select
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
+from receiving import Receiver, receiving
 from stagerelease.identity import links
 from stagerelease.identity.tables import Person
 from stagerelease.jobs.outbox import emit
@@ -28,6 +26,7 @@ from stagerelease.jobs.runner import run_one
 from stagerelease.jobs.tables import Job
 from stagerelease.kernel.actor import OPERATOR, SYSTEM
 from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound
+from stagerelease.ledger import queries as ledger
 from stagerelease.notices import hooks, posting, service
 from stagerelease.notices import jobs as notice_jobs
 from stagerelease.notices.rules import is_public
@@ -333,43 +332,6 @@ def test_a_mail_server_is_written_right_or_refused(url, tmp_path):
 # --- webhooks ------------------------------------------------------------------------------------
 
 
-class Receiver:
-    """A real HTTP server that keeps what is posted and answers what it is told to."""
-
-    def __init__(self) -> None:
-        self.posts: list[tuple[dict[str, str], bytes]] = []
-        self.answers: list[int] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                outer.posts.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                status = outer.answers.pop(0) if outer.answers else 200
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", "http://127.0.0.1:1/")
-                self.end_headers()
-                self.wfile.write(b"x" * 5000)
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-
-
-@contextmanager
-def receiving() -> Iterator[Receiver]:
-    receiver = Receiver()
-    thread = threading.Thread(target=receiver.server.serve_forever, daemon=True)
-    thread.start()
-    yield receiver
-    receiver.server.shutdown()
-    receiver.server.server_close()
-    thread.join()
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     with receiving() as made:
@@ -453,6 +415,42 @@ def test_gone_disables_and_a_redirect_leads_nowhere(world, receiver):
     with world.begin("mia", read_only=True) as work:
         (row,) = service.list_webhooks(work)
     assert row.disabled_for == "It answered 410 Gone."
+
+
+def delete_hook(world, webhook_id):
+    with world.begin("mia") as work:
+        service.disable_webhook(work, webhook_id)
+        service.delete_webhook(work, webhook_id)
+
+
+def test_only_what_is_stopped_is_deleted_and_its_deliveries_go_with_it(world, receiver):
+    made, other = hook(world, receiver.url), hook(world, receiver.url)
+    say(world)
+    run(world, None, loopback=True)
+    with world.begin("mia") as work, pytest.raises(Conflict, match="still posted"):
+        service.delete_webhook(work, made.id)
+    with world.begin("aud") as work, pytest.raises(Forbidden):
+        service.delete_webhook(work, made.id)
+    delete_hook(world, made.id)
+    assert {d.webhook_id for d in deliveries(world)} == {other.id}
+    with world.begin("mia", read_only=True) as work:
+        assert [w.id for w in service.list_webhooks(work)] == [other.id]
+        newest = ledger.search(work, ledger.Search(type="webhook."), before=None, limit=1).rows[0]
+        assert newest.leaf["type"] == "webhook.deleted"
+    with world.begin("mia") as work, pytest.raises(NotFound):
+        service.delete_webhook(work, made.id)
+
+
+def test_a_webhook_deleted_while_it_answers_is_tried_no_more(world, receiver):
+    made = hook(world, receiver.url)
+    receiver.answers = [500] * 3
+    receiver.meanwhile = lambda: delete_hook(world, made.id)
+    say(world)
+    run(world, None, loopback=True)
+    assert len(receiver.posts) == 1
+    with world.works.begin(read_only=True) as work:
+        jobs = work.session.scalars(select(Job).where(Job.kind == "notices.webhook")).all()
+        assert [job.last_error for job in jobs] == [None]
 
 
 def test_both_secrets_sign_for_a_day_after_a_rotation(world, receiver, clock):

@@ -115,6 +115,14 @@ def webhook_enable(webhook_id: str) -> None:
         box.out.show(service.enable_webhook(work, webhook_id), columns=_HOOKS)
 
 
+@webhook.command("delete")
+def webhook_delete(webhook_id: str) -> None:
+    """Forget a webhook that was stopped, and what was posted to it."""
+    with opened() as box, box.works.begin(box.actor, quiet=True) as work:
+        service.delete_webhook(work, webhook_id)
+        box.out.say("Deleted.")
+
+
 @webhook.command("deliveries")
 def webhook_deliveries(webhook_id: str) -> None:
     """List what was queued for a webhook, newest first."""

@@ -315,6 +315,7 @@ NEEDS: Mapping[str, Needs] = {
     "POST /api/v1/notices/send-again": MANAGES_PEOPLE,
     "GET /api/v1/webhooks": HOOKS,
     "POST /api/v1/webhooks": HOOKS,
+    f"DELETE {_HOOK}": HOOKS,
     f"GET {_HOOK}/deliveries": HOOKS,
     **{f"POST {_HOOK}/{step}": HOOKS for step in ("rotate", "disable", "enable", "replay")},
 }

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, require
@@ -203,6 +203,24 @@ def enable_webhook(work: Work, webhook_id: str) -> WebhookRow:
     webhook.disabled_at = webhook.disabled_for = webhook.failing_since = None
     _log(work, webhook, "enabled", {})
     return _row(webhook)
+
+
+def delete_webhook(work: Work, webhook_id: str) -> None:
+    """Forget a webhook and what was posted to it; the log keeps that it was there.
+
+    Raises:
+        Conflict: it is not stopped.
+    """
+    webhook = _lock(work, webhook_id)
+    if webhook.disabled_at is None:
+        raise Conflict(
+            "Events are still posted there.",
+            reason="webhook.posting",
+            next_step="Stop it first, then delete it.",
+        )
+    _log(work, webhook, "deleted", {"url": webhook.url})
+    work.session.execute(delete(WebhookDelivery).where(WebhookDelivery.webhook_id == webhook.id))
+    work.session.delete(webhook)
 
 
 def list_webhooks(work: Work) -> list[WebhookRow]:

@@ -152,7 +152,9 @@ def _secrets(work: Work, webhook: Webhook, link_key: bytes) -> list[str]:
 
 
 def _record(work: Work, delivery_id: str, attempt: Attempt) -> None:
-    delivery = work.session.get_one(WebhookDelivery, delivery_id, with_for_update=True)
+    delivery = work.session.get(WebhookDelivery, delivery_id, with_for_update=True)
+    if delivery is None:
+        return  # the webhook was deleted while it answered
     webhook = work.session.get_one(Webhook, delivery.webhook_id, with_for_update=True)
     delivery.attempts += 1
     delivery.tried_at = work.now

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stagerelease.notices.feed import Entry, Stretch, stretch, timeline, version_of
 from stagerelease.notices.hooks import (
     create_webhook,
+    delete_webhook,
     disable_webhook,
     enable_webhook,
     list_deliveries,
@@ -20,6 +21,7 @@ __all__ = [
     "Stretch",
     "choose",
     "create_webhook",
+    "delete_webhook",
     "disable_webhook",
     "enable_webhook",
     "list_deliveries",

@@ -14,9 +14,9 @@ from stagerelease.db.work import Work
 from stagerelease.evidence import queries as evidence_queries
 from stagerelease.ledger import queries as ledger
 from stagerelease.releases import facts
-from stagerelease.releases.gates import evaluate
+from stagerelease.releases.gates import evaluate, rules_of
 from stagerelease.releases.ladder import Plan, Stage
-from stagerelease.releases.queries import StageEventRow, TrackRow
+from stagerelease.releases.queries import StageEventRow, TrackRow, plan_of
 from stagerelease.reports.evidence import is_public
 from stagerelease.reports.model import ApprovalLine, GateLine, Move
 
@@ -34,7 +34,7 @@ class Decided:
 
 
 def decided_moves(
-    work: Work, plan: Plan, events: Sequence[StageEventRow], *, full: bool
+    work: Work, track: TrackRow, plan: Plan, events: Sequence[StageEventRow], *, full: bool
 ) -> Decided:
     """Return the moves of a track, oldest first, with gates and approvals as they were decided."""
     moves, used = [], []
@@ -60,7 +60,7 @@ def decided_moves(
                 requested_by=promotion.requester if full else "",
                 approvals=_approvals(work, promotion, decision, target, full=full),
                 quorum=_quorum(target),
-                gates=_gates(work, event.promotion_id, recorded, full=full),
+                gates=_gates(work, track, promotion, recorded, full=full),
                 waived=event.waived,
             )
         )
@@ -91,9 +91,20 @@ def _decision(work: Work, event: StageEventRow) -> Mapping[str, Any]:
 
 
 def _gates(
-    work: Work, promotion_id: int, recorded: Sequence[Mapping[str, Any]], *, full: bool
+    work: Work,
+    track: TrackRow,
+    promotion: facts.PromotionRow,
+    recorded: Sequence[Mapping[str, Any]],
+    *,
+    full: bool,
 ) -> tuple[GateLine, ...]:
-    rules = {r.key: r.rule for r in evaluate(facts.gather(work, promotion_id))}
+    rules = rules_of(
+        plan_of(work, promotion.plan_version_id).stage(promotion.to_stage),
+        from_stage=promotion.from_stage,
+        kind=track.kind,
+        at=work.now,
+        scheduled_for=promotion.scheduled_for,
+    )
     ids = {id for gate in recorded for id in gate.get("evidence", ())}
     known = {fact.id for fact in evidence_queries.facts_of(work, ids) if full or is_public(fact)}
     return tuple(_gate(gate, rules, known) for gate in recorded)

@@ -65,7 +65,7 @@ def build(
     track = _track(work, track_id)
     plan = releases.plan_of(work, track.plan_version_id)
     events = releases.stage_events(work, track.id)
-    decided = decided_moves(work, plan, events, full=full)
+    decided = decided_moves(work, track, plan, events, full=full)
     return _assemble(work, track, plan, events, decided, vkey=vkey, full=full, proofs=proofs)
 
 

@@ -214,6 +214,13 @@ def enable_webhook(webhook_id: Id, begin: Begin) -> WebhookOut:
         return WebhookOut.model_validate(service.enable_webhook(work, webhook_id))
 
 
+@router.delete("/webhooks/{webhook_id}", status_code=204)
+def delete_webhook(webhook_id: Id, begin: Begin) -> None:
+    """Forget a webhook that was stopped, and what was posted to it."""
+    with begin(quiet=True) as work:
+        service.delete_webhook(work, webhook_id)
+
+
 @router.get("/webhooks/{webhook_id}/deliveries")
 def list_deliveries(
     webhook_id: Id, request: Request, response: Response, begin: Begin, page: Paging

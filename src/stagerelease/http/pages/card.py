@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from markupsafe import Markup
 
 from stagerelease.access import service as access
 from stagerelease.catalog import queries as catalog
@@ -130,12 +133,18 @@ def _listing(work: Work, entitled: Entitled) -> Listing:
     return Listing(tuple(shown), len(files), total, open_paths)
 
 
-def _read_card(blobs: BlobStore, file: FileRow | None) -> tuple[dict[str, str], Any]:
+def _read_card(blobs: BlobStore, file: FileRow | None) -> tuple[Mapping[str, str], Markup | None]:
     """Return what the card's metadata says, and its text as HTML; it is open to who may know."""
     if file is None:
         return {}, None
     with blobs.open(file.sha256) as reader:
         text = reader.read(LARGEST_CARD).decode("utf-8", "replace")
+    return _card(text)
+
+
+@lru_cache(maxsize=32)
+def _card(text: str) -> tuple[Mapping[str, str], Markup]:
+    """Return a card's metadata and its text as HTML; one is read much oftener than it changes."""
     front, rest = split_front(text)
     wanted: tuple[str, ...] = ("license", "pipeline_tag", "tags")
     said = {key: _words(front[key]) for key in wanted if key in front}

@@ -69,7 +69,7 @@ def _lede(text: str) -> str:
             plain = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", line)
             for sentence in re.split(r"(?<=[.:]) ", plain):
                 if "make docs" not in sentence and len(sentence) > 20:
-                    return sentence.rstrip(".:;") + "."
+                    return sentence[0].upper() + sentence[1:].rstrip(".:;") + "."
     return ""
 
 

@@ -139,9 +139,12 @@ def paragraphs(text: str) -> Markup:
     return Markup('<bdi class="prose">{}</bdi>').format(lines)
 
 
-def number(value: int | None) -> str:
-    """Return a number with its thousands apart."""
-    return "—" if value is None else f"{value:,}"
+def number(value: float | None) -> str:
+    """Return a number with its thousands apart; a whole one is written as such: ``256``."""
+    if value is None:
+        return "—"
+    whole = isinstance(value, float) and value.is_integer()
+    return f"{int(value) if whole else value:,}"
 
 
 def size(count: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
@@ -32,6 +33,20 @@ def site_of(request: Request) -> Site:
     """Return the place that passkeys used over this request belong to."""
     origin = origin_of(request)
     return Site(host=urlsplit(origin).hostname or "", origin=origin)
+
+
+def named_address(request: Request) -> str:
+    """Return what to open instead where the address is of numbers; nothing where it is a name.
+
+    A passkey belongs to a name (WebAuthn, section 5.1.3).
+    """
+    origin = urlsplit(origin_of(request))
+    try:
+        ip_address(origin.hostname or "")
+    except ValueError:
+        return ""
+    port = f":{origin.port}" if origin.port else ""
+    return f"{origin.scheme}://localhost{port}"
 
 
 def kept_of(sent: Typed) -> Kept:
@@ -75,6 +90,7 @@ def show_proof_page(
         way=way,
         proved=proved,
         mailed_to=mailed_to,
+        named=named_address(request),
         refusal=refusal,
         errors={"password": refusal.sentence} if refusal and way == "password" else {},
     )

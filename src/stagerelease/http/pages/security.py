@@ -13,7 +13,7 @@ from stagerelease.http.pages.failing import speak_page
 from stagerelease.http.pages.forms import Sent
 from stagerelease.http.pages.frame import by_field, page, to
 from stagerelease.http.pages.guard import refuse_forgery
-from stagerelease.http.pages.proof import site_of
+from stagerelease.http.pages.proof import named_address, site_of
 from stagerelease.http.pages.slowly import slowly
 from stagerelease.identity import passkeys, passwords, sessions
 from stagerelease.identity import queries as people
@@ -80,7 +80,8 @@ def new_passkey(request: Request, begin: BeginPage, first: str = "") -> Response
     """Show the form that makes a passkey, to who has just shown that it is them."""
     with begin(read_only=True, proved=True) as work:
         person = people.load_person(work, work.actor.id)
-    return page(request, "passkey.html", person=person, first=bool(first))
+    named = named_address(request)
+    return page(request, "passkey.html", person=person, first=bool(first), named=named)
 
 
 @scripted.post("/security/passkey/options")

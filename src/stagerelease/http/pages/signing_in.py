@@ -21,7 +21,7 @@ from stagerelease.http.pages.failing import speak_page
 from stagerelease.http.pages.forms import Sent
 from stagerelease.http.pages.frame import by_field, page, safe_next, to
 from stagerelease.http.pages.guard import refuse_forgery
-from stagerelease.http.pages.proof import site_of
+from stagerelease.http.pages.proof import named_address, site_of
 from stagerelease.http.pages.slowly import network_of, slowly
 from stagerelease.identity import entering, passkeys, passwords, proving, sessions
 from stagerelease.kernel.errors import FieldError, Invalid
@@ -47,6 +47,7 @@ def _form(
         "sign_in.html",
         status=422 if refusal else 200,
         next=then,
+        named=named_address(request),
         values={"address": address, "login": login},
         errors=by_field(refusal.fields) if refusal else {},
     )

@@ -7,6 +7,7 @@ waiver in force covers it. What no plan lists can be neither judged nor waived.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from stagerelease.kernel.clock import iso
 from stagerelease.releases.gates.base import (
@@ -68,6 +69,29 @@ def specs_of(stage: Stage, kind: str = "") -> tuple[GateSpec, ...]:
 def evaluate(facts: Facts) -> tuple[GateResult, ...]:
     """Return the result of every gate of the stage asked for, in the plan's order."""
     return tuple(_one(spec, facts) for spec in specs_of(facts.target, facts.kind))
+
+
+def rules_of(
+    target: Stage, *, from_stage: str, kind: str, at: datetime, scheduled_for: datetime | None
+) -> dict[str, str]:
+    """Return the rule of every gate into ``target`` in words, by key.
+
+    A rule is the plan's and the request's own: nothing has to be known of how it fared.
+    """
+    nothing = Facts(
+        at=at,
+        track_stage=from_stage,
+        from_stage=from_stage,
+        target=target,
+        state="",
+        requester="",
+        request_hash="",
+        entered_at=at,
+        first_served_at=None,
+        scheduled_for=scheduled_for,
+        kind=kind,
+    )
+    return {result.key: result.rule for result in evaluate(nothing)}
 
 
 def _one(spec: GateSpec, facts: Facts) -> GateResult:

@@ -121,7 +121,10 @@ class Beside:
 
 
 def _beside(work: Work, source: str, track_id: str) -> Beside:
-    findings = releases.lint(work, source)
+    try:
+        findings = releases.lint(work, source)
+    except Invalid as error:  # no YAML, so there is no field to speak of
+        findings = (Finding(1, "", "error", error.sentence),)
     if any(f.severity == "error" for f in findings):
         return Beside(findings, (), (), None, None, "")
     plan = parse_plan(source)

@@ -31,13 +31,14 @@ NOTICES = {
     "stopped": "Nothing is posted there now. What happens meanwhile is kept for a replay.",
     "started": "Events are posted there again. Replay what it missed.",
     "replayed": "The deliveries are queued again, each under its first id.",
+    "deleted": "The webhook is deleted, with its deliveries.",
 }
 
 
 @router.get("")
-def list_webhooks(request: Request, begin: BeginPage) -> Response:
+def list_webhooks(request: Request, begin: BeginPage, done: str = "") -> Response:
     """List webhooks."""
-    return _list(request, begin)
+    return _list(request, begin, done=done)
 
 
 def _list(
@@ -45,6 +46,7 @@ def _list(
     begin: Any,
     *,
     status: int = 200,
+    done: str = "",
     secret: str = "",
     refusal: DomainError | None = None,
     typed: Typed | None = None,
@@ -56,6 +58,7 @@ def _list(
         "desk/webhooks.html",
         rows=rows,
         secret=secret,
+        notice=NOTICES.get(done, ""),
         **after_refusal(refusal, typed, "url", "events", status=status),
     )
 
@@ -123,10 +126,17 @@ def _show(
 
 
 def _step(
-    request: Request, begin: Any, webhook_id: str, sent: Typed, act: Act, *, done: str
+    request: Request,
+    begin: Any,
+    webhook_id: str,
+    sent: Typed,
+    act: Act,
+    *,
+    done: str,
+    where: str = "",
 ) -> Response:
     again = partial(_show, request, begin, webhook_id, typed=sent)
-    where = f"/staff/webhooks/{webhook_id}?done={done}#done"
+    where = f"{where or f'/staff/webhooks/{webhook_id}'}?done={done}#done"
     return take(begin, Permission.WEBHOOK_MANAGE, act, then=where, again=again)
 
 
@@ -157,6 +167,17 @@ def start(request: Request, begin: BeginPage, sent: Sent, webhook_id: str) -> Re
         return notices.enable_webhook(work, webhook_id)
 
     return _step(request, begin, webhook_id, sent, act, done="started")
+
+
+@router.post("/{webhook_id}/delete")
+def delete(request: Request, begin: BeginPage, sent: Sent, webhook_id: str) -> Response:
+    """Forget a webhook that was stopped, and what was posted to it."""
+
+    def act(work: Work) -> object:
+        notices.delete_webhook(work, webhook_id)
+        return None
+
+    return _step(request, begin, webhook_id, sent, act, done="deleted", where="/staff/webhooks")
 
 
 @router.post("/{webhook_id}/replay")

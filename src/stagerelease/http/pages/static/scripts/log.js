@@ -176,7 +176,6 @@
   for (const root of document.querySelectorAll("[data-verify]")) {
     const button = root.querySelector("button");
     const verdict = root.querySelector(".verdict");
-    button.hidden = false;
     if (!window.crypto || !crypto.subtle) {
       button.hidden = true;
       verdict.textContent = "This browser gives no cryptography to pages that are not on https or localhost. Use the commands below.";

@@ -52,19 +52,12 @@
     if (error.name === "InvalidStateError") return "This device has a passkey for you already.";
     return error.message;
   };
-  // A passkey belongs to a name; an address of numbers has none (WebAuthn, section 5.1.3).
-  const nameless = /^[\d.]+$|^\[/.test(location.hostname);
-  const here = location.origin.replace(location.hostname, "localhost");
-
   for (const root of document.querySelectorAll("[data-passkey]")) {
     const button = root.querySelector("button");
     const status = root.querySelector("[role=status]");
-    root.hidden = false;
-    if (!window.PublicKeyCredential || nameless) {
+    if (!window.PublicKeyCredential) {
       button.hidden = true;
-      status.textContent = nameless
-        ? `Passkeys need a name in the address, not numbers: on this machine open ${here}`
-        : "This browser has no passkeys here; they need https.";
+      status.textContent = "This browser has no passkeys here; they need https.";
       continue;
     }
     button.addEventListener("click", async () => {

@@ -1,0 +1,320 @@
+"""Officers, partners, owners and auditors at work in a real browser.
+
+Each walk is written once and walked twice: by hands that use a mouse, and by hands that press keys
+alone. What the keys reach has to be in sight when they reach it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, expect
+from pypdf import PdfReader
+from standardwebhooks import Webhook as Verifier
+from test_walk_researcher import Visit, chromium
+
+from live import World
+from receiving import Receiver, receiving
+from stagerelease import worker
+from stagerelease.bootstrap import Box
+from stagerelease.identity import passwords
+from stagerelease.jobs.runner import run_one
+from stagerelease.kernel.actor import SYSTEM
+from stagerelease.ledger import service as ledger
+from stagerelease.notices import jobs as notices
+from stagerelease.releases import service as releases
+
+__all__ = ["chromium"]
+pytestmark = pytest.mark.e2e
+PASSWORD = "four unrelated plain words"
+IN_SIGHT = """e => { const box = e.getClientRects()[0];
+  const on = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2);
+  return on !== null && e.contains(on); }"""
+
+
+class Hands:
+    """What a person does on a page, whatever they do it with."""
+
+    def __init__(self, visit: Visit) -> None:
+        self.visit, self.page = visit, visit.page
+
+    def use(self, what: Locator) -> None:
+        """Follow a link, press a button, tick a box."""
+        raise NotImplementedError
+
+    def field(self, key: str) -> Locator:
+        return self.page.locator(f"#f-{key}")
+
+    def follow(self, name: str) -> None:
+        self.use(self.page.get_by_role("link", name=name).first)
+
+    def press(self, name: str) -> None:
+        self.use(self.page.get_by_role("button", name=name, exact=True))
+
+    def tick(self, key: str) -> None:
+        self.use(self.field(key))
+        expect(self.field(key)).to_be_checked()
+
+    def keep(self, name: str) -> bytes:
+        """Follow a link that downloads something, and return what."""
+        with self.page.expect_download() as got:
+            self.follow(name)
+        return Path(got.value.path()).read_bytes()
+
+    def is_told(self, words: str) -> None:
+        """Pass when the page answers the last step with these words."""
+        expect(self.page.locator("#done")).to_contain_text(words)
+
+    def is_at(self, heading: str) -> None:
+        expect(self.page.locator("h1")).to_have_text(heading)
+
+
+class Mouse(Hands):
+    """Hands with a mouse."""
+
+    def use(self, what: Locator) -> None:
+        what.click()
+
+    def write(self, key: str, text: str) -> None:
+        self.field(key).fill(text)
+
+    def add(self, key: str, text: str) -> None:
+        self.write(key, self.field(key).input_value() + text)
+
+    def choose(self, key: str, label: str) -> None:
+        self.field(key).select_option(label=label)
+
+
+class Keys(Hands):
+    """Hands that have a keyboard and nothing else."""
+
+    def use(self, what: Locator) -> None:
+        self._reach(what)
+        ticked = what.get_attribute("type") == "checkbox"
+        self.page.keyboard.press("Space" if ticked else "Enter")
+
+    def write(self, key: str, text: str) -> None:
+        self._reach(self.field(key))
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.type(text)
+
+    def add(self, key: str, text: str) -> None:
+        self._reach(self.field(key))
+        self.page.keyboard.press("Control+End")
+        self.page.keyboard.type(text)
+
+    def choose(self, key: str, label: str) -> None:
+        self._reach(self.field(key))
+        self.page.keyboard.type(label)
+        chosen = self.field(key).evaluate("e => e.selectedOptions[0].label")
+        assert chosen == label
+
+    def _reach(self, what: Locator) -> None:
+        wanted = what.element_handle()
+        for _ in range(150):
+            if wanted.evaluate("e => e === document.activeElement"):
+                self.page.wait_for_function(IN_SIGHT, arg=wanted)
+                return
+            self.page.keyboard.press("Tab")
+        raise AssertionError(f"the keyboard does not reach {what}")
+
+
+Enter = Callable[[str], Mouse | Keys]
+
+
+@pytest.fixture
+def world_box(world_box: Box) -> Box:
+    """The demo world, allowed to post to a receiver on this machine."""
+    settings = world_box.settings.model_copy(update={"webhooks_to_loopback": True})
+    return replace(world_box, settings=settings)
+
+
+@pytest.fixture(params=[Mouse, Keys], ids=["mouse", "keyboard"])
+def enter(chromium, world: World, request) -> Iterator[Enter]:
+    """Let somebody in; at the end no browser has anything to complain of."""
+    visits: list[Visit] = []
+
+    def let_in(who: str) -> Mouse | Keys:
+        visits.append(Visit(chromium, world, scripts=True, who=who))
+        return request.param(visits[-1])
+
+    yield let_in
+    for visit in visits:
+        assert visit.complaints == []
+        visit.context.close()
+
+
+def words_of(pdf: bytes) -> str:
+    return " ".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
+
+
+def test_an_amended_agreement_is_signed_by_both_sides_and_kept_by_both(enter: Enter) -> None:
+    officer, partner = enter("access_officer"), enter("partner")
+    officer.visit.go("/staff")
+    officer.follow("Agreements")
+    officer.follow("Amend model-sharing")
+    officer.add("text", "\n\nTell us of every copy within a day.\n")
+    officer.tick("countersign")
+    officer.press("Keep draft")
+    officer.is_told("Nobody can sign it before it is published.")
+    expect(officer.page.locator(".diff")).to_contain_text("Tell us of every copy within a day.")
+    officer.press("Publish version 2")
+    officer.is_told("The version is in force.")
+
+    partner.visit.go("/me")
+    partner.follow("Read and sign it")
+    partner.write("typed_name", "Pat Example")
+    partner.write("typed_title", "Director")
+    partner.tick("authorised_to_bind")
+    partner.tick("consents_electronically")
+    partner.press("Sign agreement")
+    told = partner.page.locator("[role=status]")
+    expect(told).to_contain_text("It counts once the publisher has countersigned")
+
+    officer.follow("Agreements")
+    officer.is_at("Agreements")
+    officer.follow("Partner A (demo), model-sharing version 2")
+    officer.press("Sign for the publisher")
+    officer.is_told("You signed for the publisher.")
+    ours = officer.keep("As PDF")
+
+    partner.visit.go("/me")
+    expect(partner.page.get_by_text("You have access").first).to_be_visible()
+    expect(partner.page.get_by_text("A newer version is in force")).to_have_count(0)
+    partner.follow("model-sharing, version 2")
+    expect(partner.page.locator("main")).to_contain_text("Countersigned")
+    theirs = partner.keep("Download the signed PDF")
+    assert ours == theirs
+    for said in ("Pat Example", "Director", "every copy within a day", "demo-access"):
+        assert said in words_of(theirs), said
+
+
+def test_a_person_gets_a_role_and_a_place_on_a_roster_and_loses_both(enter, world, clock) -> None:
+    with world.box.works.begin(world.actor("owner")) as work:
+        passwords.set_password(work, passwords.hash_new(PASSWORD))
+    owner, other = enter("owner"), enter("outsider")
+    clock.move(timedelta(minutes=6))  # so that a step that counts asks who is there
+    owner.visit.go("/staff")
+    owner.follow("People")
+    owner.follow("demo-outsider")
+    owner.choose("role", "Auditor")
+    owner.press("Give role")
+    owner.is_at("Show that it is you")
+    owner.write("password", PASSWORD)
+    owner.press("Show that it is me")
+    owner.press("Go on with what I was doing")
+    owner.is_told("The role counts from now on.")
+    other.visit.go("/staff/holders")
+    other.is_at("Holders")
+    owner.press("Take away the role Auditor")  # it was just shown who is there
+    owner.is_told("The role is taken away.")
+    assert other.page.reload().status == 403
+
+    owner.follow("People")
+    owner.is_at("People and organisations")
+    owner.follow("Partner B (demo)")
+    owner.write("person", "demo-outsider")
+    owner.choose("place", "Administrator")
+    owner.press("Put on the roster")
+    owner.is_told("The roster has a new line.")
+    other.visit.go("/agreements/model-sharing/sign")
+    expect(other.field("typed_name")).to_be_visible()
+    owner.press("Take off demo-outsider")
+    owner.is_told("They are off the roster.")
+    other.page.reload()
+    expect(other.page.locator("#sign")).to_contain_text("an administrator on a partner’s roster")
+    expect(other.field("typed_name")).to_have_count(0)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as made:
+        yield made
+
+
+def work_off(world: World) -> None:
+    """Do what is due, as the worker does."""
+    handlers = worker.HANDLERS | notices.handlers(world.box.settings, world.box.link_key)
+    while run_one(world.box.works, handlers, "test"):
+        pass
+
+
+def something_happens(world: World) -> None:
+    with world.box.works.begin(world.actor("security")) as work:
+        releases.lay_hold(work, scope="everything", scope_id=None, reason="An exercise.")
+    work_off(world)
+
+
+def test_a_webhook_is_made_posted_to_replayed_stopped_and_deleted(enter, world, receiver) -> None:
+    manager = enter("release_manager")
+    page = manager.visit.go("/staff")
+    manager.follow("Webhooks")
+    manager.write("url", receiver.url)
+    manager.write("events", "hold.*")
+    manager.press("Register webhook")
+    manager.is_told("Its secret is shown this once.")
+    first = page.locator(".secret").inner_text()
+    manager.follow(receiver.url)
+    manager.is_at(receiver.url)
+    something_happens(world)
+    page.reload()
+    row = page.locator("tbody tr")
+    expect(row).to_contain_text("Delivered")
+    assert Verifier(first).verify(*reversed(receiver.posts[0]))["type"] == "hold.laid"
+
+    manager.press("New secret")
+    second = page.locator(".secret").inner_text()
+    manager.press("Replay hold.laid")
+    manager.is_told("The deliveries are queued again")
+    work_off(world)
+    (before, _), (headers, body) = receiver.posts
+    assert headers["webhook-id"] == before["webhook-id"]
+    for secret in (first, second):  # for a day both sign
+        Verifier(secret).verify(body, headers)
+
+    manager.press("Stop posting")
+    expect(page.locator("#errors")).to_contain_text("Say why.")
+    manager.write("reason", "It moves.")
+    manager.press("Stop posting")
+    manager.is_told("Nothing is posted there now.")
+    something_happens(world)
+    assert len(receiver.posts) == 2
+    manager.press("Delete webhook")
+    manager.is_told("The webhook is deleted")
+    expect(page.locator("main")).to_contain_text("No webhook yet")
+
+
+def test_an_auditor_finds_an_entry_and_proves_it(enter, world) -> None:
+    with world.box.works.begin(SYSTEM, quiet=True) as work:
+        ledger.sign_checkpoint(work, world.box.signer)
+    auditor = enter("auditor")
+    page = auditor.visit.go("/")
+    auditor.follow("Audit log")
+    auditor.is_at("Audit log")
+    auditor.write("type", "promotion.")
+    auditor.press("Apply")
+    page.wait_for_url("**/log?type=promotion.*")
+    happened, subjects = (
+        page.locator(f"td[data-label='{name}']") for name in ("What happened", "Subject")
+    )
+    assert all(said.startswith("promotion.") for said in happened.all_inner_texts())
+    subject = subjects.first.inner_text()
+    assert len(set(subjects.all_inner_texts())) > 1
+    auditor.write("about", subject)
+    auditor.press("Apply")
+    page.wait_for_url("**about=promotion*")
+    assert set(subjects.all_inner_texts()) == {subject}
+    entry = page.locator("tbody th a").first.inner_text()
+    auditor.follow(entry)
+    auditor.is_at(f"Log entry {entry}")
+    expect(page.locator("main")).to_contain_text(subject)
+    auditor.press("Verify in this browser")
+    expect(page.locator(".verdict")).to_contain_text("Verified: this is entry")
+    bundle = json.loads(auditor.keep("the bundle of this entry"))
+    assert f"#{bundle['idx']}" == entry
