@@ -62,15 +62,12 @@ NOT_ON_POSTGRES := $(addprefix --ignore=,$(wildcard tests/services/*_cli.py) $(a
   demo_checkpoints.py documents.py evidence_import.py hostile_import.py import.py \
   ledger_tampering.py notices.py pull.py replay.py report_contents.py storage.py synthesize.py windows.py))
 
-# what is measured in fractions of a second, and products that use every core
-ALONE := $(addprefix tests/e2e/,test_page_speed.py test_budget.py test_up.py) tests/engine
-
 check-all: $(VENV)/.dev ## the rest: PostgreSQL, nginx, Chromium, Go verifiers, kills, races (under 25 minutes)
 	$(BIN)/pytest -q -n 2 -m "not e2e" --db=postgres tests/services $(NOT_ON_POSTGRES) $(HTTP_ON_POSTGRES)
-	$(BIN)/pytest -q -n 2 -m e2e tests/services
+	$(BIN)/pytest -q -n 2 -m "e2e and not alone" tests/services tests/engine
 	$(BIN)/pytest -q -n 2 -m e2e --db=postgres tests/services/test_races.py
-	$(BIN)/pytest -q -n 2 --dist loadfile -m e2e tests/e2e $(addprefix --ignore=,$(ALONE))
-	$(BIN)/pytest -q -m e2e $(ALONE)
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "e2e and not alone" tests/e2e
+	$(BIN)/pytest -q -m "e2e and alone" tests/e2e tests/engine
 
 check-postgres: $(VENV)/.dev ## every test on PostgreSQL, and the mutants of the rules (nightly; an hour)
 	$(BIN)/pytest -q -n 2 --db=postgres -m "not e2e"

@@ -12,7 +12,7 @@ from live import World
 from stagerelease.kernel.actor import SYSTEM
 from stagerelease.ledger import service as ledger
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -17,7 +17,7 @@ from stagerelease.catalog.tables import Revision, Variant
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.releases.tables import StageEvent, Track
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 TRACKS, ENTRIES = 1_000, 100_000
 STAGES = ("partner", "researcher", "public", "withdrawn")
 LIMIT_MS = 60

@@ -104,6 +104,7 @@ def running(data: Path, *options: str, tls: bool = False, **extra: str) -> Itera
             process.wait(40)
 
 
+@pytest.mark.alone
 def test_it_starts_heals_and_stops_as_one(tmp_path):
     with running(tmp_path / "data") as up:
         first = wait_for(lambda: len(up.children()) == 3 and up.children(), 20, "three children")
@@ -125,6 +126,7 @@ def test_it_starts_heals_and_stops_as_one(tmp_path):
     assert not any(token in logs for token in up.demo["tokens"].values())
 
 
+@pytest.mark.alone
 def test_a_killed_supervisor_leaves_nothing_serving(tmp_path):
     with running(tmp_path / "data") as up:
         pids = wait_for(lambda: len(up.children()) == 3 and up.children(), 20, "children").values()
@@ -132,6 +134,7 @@ def test_a_killed_supervisor_leaves_nothing_serving(tmp_path):
         wait_for(lambda: not [p for p in pids if Path(f"/proc/{p}").exists()], 30, "all gone")
 
 
+@pytest.mark.alone
 def test_a_second_start_finds_the_same_world(tmp_path):
     with running(tmp_path / "data") as up:
         tokens = up.demo["tokens"]
@@ -143,6 +146,7 @@ def test_a_second_start_finds_the_same_world(tmp_path):
             assert client.get("/api/whoami-v2").status_code == 200
 
 
+@pytest.mark.alone
 def test_a_taken_port_is_said_with_what_to_do(tmp_path):
     with running(tmp_path / "data") as up:
         port = up.base_url.rpartition(":")[2]
@@ -156,6 +160,7 @@ def test_a_taken_port_is_said_with_what_to_do(tmp_path):
 # --- HTTPS --------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_https_with_a_ca_of_ones_own(tmp_path):
     data = tmp_path / "data"
     with running(data, "--tls-dev", tls=True) as up:
@@ -196,6 +201,7 @@ def test_https_with_a_ca_of_ones_own(tmp_path):
         assert (data / "tls" / "key.pem").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.alone
 def test_a_token_over_plain_http_from_elsewhere_is_refused(tmp_path):
     with running(tmp_path / "data", STAGERELEASE_TRUSTED_PROXIES="127.0.0.1") as up:
         with up.client("partner") as client:

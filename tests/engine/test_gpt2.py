@@ -225,7 +225,7 @@ def test_a_row_is_the_same_with_two_threads(dtype: Dtype, threads: Any) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.alone)])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8"])
 def test_a_row_of_the_published_width_is_the_same_in_any_company(
     dtype: Dtype, count: int, threads: Any
