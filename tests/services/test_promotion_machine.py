@@ -575,7 +575,7 @@ def test_through_the_services(staffed: Staffed, room: Path) -> None:
                 staff = Staff(works, dict(staffed.tokens))
                 return ServiceDriver(staff), works, staff, clock
 
-        few = 60 if staffed.server is None else 15  # PostgreSQL takes a second to copy a database
+        few = 40 if staffed.server is None else 15  # PostgreSQL takes a second to copy a database
         run(ThroughServices, examples=200 if DEEP else few, steps=50 if DEEP else 30)
 
 
