@@ -87,6 +87,31 @@ def test_a_row_is_the_same_whatever_number_of_rows_is_computed(dtype: Dtype) -> 
             assert torch.equal(product(x[-rows:]), whole[-rows:]), rows
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("at", [0, 2, 4])
+def test_a_row_that_is_no_numbers_does_not_change_how_others_are_rounded(
+    bad: float, at: int
+) -> None:
+    """The range that int8 rounds in is found over the whole input."""
+    weight, bias = weights()
+    product = Int8(weight, bias, gelu=False)
+    x = torch.randn(5, weight.shape[1], generator=torch.Generator().manual_seed(8))
+    want = product(x)
+    for places in (slice(None), slice(3, 4)):
+        spoilt = x.clone()
+        spoilt[at, places] = bad
+        others = [row for row in range(5) if row != at]
+        assert torch.equal(product(spoilt)[others], want[others])
+
+
+def test_seven_bits_are_close_too() -> None:
+    """What serves where the processor lacks VNNI."""
+    weight, bias = weights()
+    product = Int8(weight, bias, gelu=False)
+    product.seven = True
+    assert checked(lambda: product, weight, bias, gelu=False, dtype="int8") is product
+
+
 class WrongLayout(Int8):
     """Reads its weight's rows in another order."""
 
