@@ -8,12 +8,11 @@ picture (``make screenshots``).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import axe_playwright_python
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from browsing import cookie_for
 from live import World
@@ -33,16 +32,6 @@ RUN = """async (only) => {
 WATCH = "window.broken = []; document.addEventListener('securitypolicyviolation', " + (
     "e => window.broken.push(e.violatedDirective + ' ' + e.blockedURI));"
 )
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
-        )
-        yield browser
-        browser.close()
 
 
 class Visitor:

@@ -18,14 +18,13 @@ import pytest
 from edge_site import wait_for
 from playwright.sync_api import Page, expect
 from sqlalchemy import select
-from test_playground import chromium, opened, press
+from test_playground import opened, press
 
 from live import World
 from stagerelease.bootstrap import Box
 from stagerelease.engine.remote import RemoteEngine, Where
 from stagerelease.inference.tables import InferenceRequest
 
-__all__ = ["chromium"]
 pytestmark = pytest.mark.e2e
 PROMPT = "In a shocking"  # what ``opened`` types
 COUNT_AND_STOP = """() => { window.pieces = 0; window.stopAfter = Infinity;

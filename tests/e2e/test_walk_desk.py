@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 from pypdf import PdfReader
 from standardwebhooks import Webhook as Verifier
-from test_walk_researcher import Visit, chromium
+from test_walk_researcher import Visit
 
 from live import World
 from receiving import Receiver, receiving
@@ -30,7 +30,6 @@ from stagerelease.ledger import service as ledger
 from stagerelease.notices import jobs as notices
 from stagerelease.releases import service as releases
 
-__all__ = ["chromium"]
 pytestmark = pytest.mark.e2e
 PASSWORD = "four unrelated plain words"
 IN_SIGHT = """e => { const box = e.getClientRects()[0];

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from aiosmtpd.controller import Controller
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from browsing import ANSWERS, cookie_for
 from databases import free_port
@@ -28,18 +28,9 @@ from stagerelease.jobs.runner import run_one
 from stagerelease.notices import jobs as notices
 
 pytestmark = pytest.mark.e2e
-CHROMIUM = "/usr/bin/chromium"
 ADDRESS = ANSWERS["email"]
 BOXES = ("no_sharing", "report_misuse")
 CHOICES = ("category", "data_use", "public_output")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 class Visit:

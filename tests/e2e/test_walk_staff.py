@@ -11,14 +11,13 @@ from datetime import timedelta
 
 import pytest
 from playwright.sync_api import Page
-from test_walk_researcher import Visit, chromium
+from test_walk_researcher import Visit
 
 from looks import lay_out, side_track
 from stagerelease.catalog import queries as catalog
 from stagerelease.releases import queries as releases
 from stagerelease.releases import service as release_service
 
-__all__ = ["chromium"]
 pytestmark = pytest.mark.e2e
 WHO = ("release_manager", "reviewer_a", "reviewer_b")
 RATIONALE = "Six weeks at researchers, and nothing new was found."

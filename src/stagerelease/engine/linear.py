@@ -90,7 +90,7 @@ class Int8:
         if len(x) != len(self.pinned[1]):
             self.pinned = self._room(*x.shape)
         whole, rows = self.pinned
-        # What is no number has no place in a range; it comes back by ``most``, in its own row alone.
+        # What is no number has no place in a range; ``most`` brings it back to its own row alone.
         torch.div(x, most, out=rows).nan_to_num_(0.0)
         y = torch.ops.quantized.linear_dynamic(whole, self.weight, self.seven)[:-1]
         y = torch.addcmul(self.bias, y, most)
