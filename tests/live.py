@@ -5,7 +5,9 @@ Import its fixtures in a conftest: ``from live import box, server, world, …``.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +35,9 @@ from stagerelease.ledger.signer import load_or_create_signer
 from stagerelease.settings import Settings
 from stagerelease.storage.local import LocalBlobStore
 
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Spares each client of a plain server the reading of every root certificate (20 ms)."""
+
 
 @dataclass
 class LiveServer:
@@ -40,6 +45,16 @@ class LiveServer:
 
     base_url: str
     box: Box
+
+
+class Quick(uvicorn.Server):
+    """A server that notices within a hundredth of a second that it shall end."""
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            await asyncio.sleep(0.01)
 
 
 def serve_in_thread(box: Box) -> tuple[LiveServer, Callable[[], None]]:
@@ -55,7 +70,7 @@ def serve_in_thread(box: Box) -> tuple[LiveServer, Callable[[], None]]:
         access_log=False,
         timeout_graceful_shutdown=5,
     )
-    server = uvicorn.Server(config)
+    server = Quick(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
@@ -154,7 +169,8 @@ class World:
     def client(self, who: str | None = None, **options: Any) -> httpx.Client:
         """Return an HTTP client that acts as ``who``."""
         headers = {"Authorization": f"Bearer {self.tokens[who]}"} if who else {}
-        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, **options)
+        options = {"timeout": 30, "verify": NO_TLS} | options
+        return httpx.Client(base_url=self.base_url, headers=headers, **options)
 
     def actor(self, who: str):
         """Return ``who`` as services know them."""

@@ -20,7 +20,7 @@ import pytest
 from sqlalchemy import select
 
 from live import World, serve_in_thread
-from small_engine import SmallEngine
+from small_engine import END, SmallEngine
 from stagerelease.engine.remote import RemoteEngine, Where
 from stagerelease.entitlements import service as entitlements
 from stagerelease.identity import service as identity
@@ -50,8 +50,9 @@ def slow(world: World, step: float = 0.02) -> SmallEngine:
 
 
 def body(world: World, **changes: Any) -> dict[str, Any]:
+    """Return a request for a text that never ends by itself."""
     given = {"model": world.repos["partner"], "prompt": "In a", "max_tokens": 400}
-    return given | changes
+    return given | {"logit_bias": {str(END): -100}} | changes
 
 
 def rows(world: World) -> list[InferenceRequest]:

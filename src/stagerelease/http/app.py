@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import anyio.to_thread
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 
 from stagerelease import __version__
@@ -27,7 +26,7 @@ from stagerelease.http.pages.demo import read_demo
 from stagerelease.http.pages.failing import problem_page
 from stagerelease.http.pages.slowly import install_slow
 from stagerelease.http.ports import Ports
-from stagerelease.http.problems import Problem, install_problems
+from stagerelease.http.problems import install_problems
 from stagerelease.http.sentinel import Sentinel
 from stagerelease.inference.service import Contexts
 
@@ -36,10 +35,6 @@ UNLIMITED = re.compile(
     r"/api/uploads/|/api/models/[^/]+/[^/]+/commit/|/api/models/[^/]+/[^/]+/preupload/"
     r"|/api/v1/evidence/[^/]+/attachments\Z|/me/evidence/[^/]+/attachments\Z"
 )
-
-
-def _operation_id(route: APIRoute) -> str:
-    return f"{route.tags[0] if route.tags else 'service'}_{route.name}".replace("-", "_")
 
 
 def create_app(ports: Ports) -> FastAPI:
@@ -63,14 +58,7 @@ def create_app(ports: Ports) -> FastAPI:
         lifespan=lifespan,
         redirect_slashes=False,
         strict_content_type=True,
-        generate_unique_id_function=_operation_id,
         middleware=[Middleware(Guard, max_body=ports.settings.max_json_bytes, unlimited=UNLIMITED)],
-        responses={
-            "4XX": {
-                "description": "Refused: what, why and what to do (RFC 9457)",
-                "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-            }
-        },
     )
     app.state.settings = ports.settings
     app.state.works = ports.works
@@ -88,9 +76,5 @@ def create_app(ports: Ports) -> FastAPI:
     install_problems(app)
     install_slow(app)
     # Routes are tried in order: the hottest one, a file by ``resolve``, comes first.
-    for router in (
-        *(FILES, *OPENAI_ROUTERS, *API_ROUTERS),
-        *(*PAGE_ROUTERS, *HUB_ROUTERS, LAST_PAGES),
-    ):
-        app.include_router(router)
+    app.take(FILES, *OPENAI_ROUTERS, *API_ROUTERS, *PAGE_ROUTERS, *HUB_ROUTERS, LAST_PAGES)
     return app

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import AwareDatetime, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from stagerelease.evidence import service
-from stagerelease.http.api import evidence_files
 from stagerelease.http.api.evidence_files import AttachmentOut, Id
 from stagerelease.http.begin import Begin, BeginPublic
 from stagerelease.http.wire import In, Instant, Out, Page, Paging, origin_of
@@ -16,7 +15,6 @@ from stagerelease.releases import service as releases
 from stagerelease.releases.retracting import Taken
 
 router = APIRouter(tags=["evidence"])
-router.include_router(evidence_files.router)
 
 DryRun = Annotated[bool, Query(description="Do everything, then undo it.")]
 Number = StrictInt | StrictFloat

@@ -8,7 +8,6 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AwareDatetime, Field, StrictBool
 
-from stagerelease.http.api import grants
 from stagerelease.http.api.grants import DryRun, Id, ReasonIn
 from stagerelease.http.begin import Begin
 from stagerelease.http.wire import In, Instant, Out, Paging, paged
@@ -16,7 +15,6 @@ from stagerelease.partners import service
 from stagerelease.partners.queries import AgreementVersionRow
 
 router = APIRouter(tags=["partners"])
-router.include_router(grants.router)
 
 Slug = Annotated[str, Path(max_length=64)]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from stagerelease.entitlements import service as entitlements
-from stagerelease.http.api import promotions, waivers
 from stagerelease.http.api.holds import HoldOut
 from stagerelease.http.api.promotions import GateOut, PromotionOut
 from stagerelease.http.begin import Begin
@@ -16,8 +15,6 @@ from stagerelease.http.wire import In, Instant, Out, Paging, paged
 from stagerelease.releases import service
 
 router = APIRouter(tags=["releases"])
-router.include_router(promotions.router)
-router.include_router(waivers.router)
 TrackId = Annotated[str, Path(max_length=64)]
 
 
