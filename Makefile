@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint types contracts check check-all check-postgres docs vendor screenshots budget bench system-packages clean inference
+.PHONY: help run test fmt lint types contracts check check-all check-postgres docs vendor screenshots pictures budget bench system-packages clean inference
 
 help: ## list what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ docs: $(VENV)/.dev ## write the generated pages of docs/
 
 vendor: ## copy what package.json lists into the tree again, with its hashes (npm, network)
 	$(PYTHON) tools/vendor.py
+
+pictures: $(VENV)/.dev ## the four pictures of the README, taken anew
+	$(BIN)/python tools/pictures.py
 
 screenshots: $(VENV)/.dev ## every page, light and dark, 320 and 1280 px, into build/screenshots
 	$(BIN)/pytest -q -m e2e tests/e2e/test_every_look.py --screenshots=build/screenshots

@@ -284,7 +284,7 @@ def test_one_may_ask_again_from_the_day_that_was_said():
         with pytest.raises(Conflict) as refused:
             check_may_reapply(NOW, reason=reason, may_reapply_after=NOW + SECOND)
         assert refused.value.sentence.endswith(words)
-        assert "2026-03-02T09:00:01.000Z" in (refused.value.next_step or "")
+        assert "2 March 2026, 09:00 UTC" in (refused.value.next_step or "")
 
 
 def test_a_purpose_of_exactly_the_limit_is_kept_whole():

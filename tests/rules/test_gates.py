@@ -636,15 +636,15 @@ def test_what_is_said_of_time() -> None:
     got = ask(case(scheduled_for=NOW), "not_before")
     assert (got.outcome, got.sentence) == (
         Outcome.PASSED,
-        "2026-03-02T09:00:00.000Z has come.",
+        "2 March 2026, 09:00 UTC has come.",
     )
     got = ask(case(scheduled_for=NOW + DAY), "not_before")
     assert (got.outcome, got.sentence) == (
         Outcome.PENDING,
-        "Not before 2026-03-03T09:00:00.000Z.",
+        "Not before 3 March 2026, 09:00 UTC.",
     )
     got = ask(case(), "not_before")
-    assert (got.measured, got.threshold) == ("2026-03-02T09:00:00.000Z", "none")
+    assert (got.measured, got.threshold) == ("2 March 2026, 09:00 UTC", "none")
 
 
 def test_what_is_said_of_holds() -> None:
@@ -765,7 +765,7 @@ def test_a_waiver_lets_through_what_would_not_pass_and_hides_nothing(
     )
     assert got.found is without.found
     assert got.evidence == without.evidence
-    assert got.sentence.startswith("Waived by S and T until 2026-03-02T09:00:01.000Z: The lab")
+    assert got.sentence.startswith("Waived by S and T until 2 March 2026, 09:00 UTC: The lab")
     assert without.sentence in got.sentence
 
 

@@ -23,7 +23,7 @@ from stagerelease.access.tables import AccessDraft
 from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work
 from stagerelease.identity import links
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import Conflict, NotFound
 
 SUBJECT = "access_draft:"
@@ -125,7 +125,7 @@ def _confirmable(
         )
     if draft.expires_at <= work.now:
         raise Conflict(
-            f"The address had to be confirmed by {iso(draft.expires_at)}.",
+            f"The address had to be confirmed by {said(draft.expires_at)}.",
             reason="access.draft-expired",
             next_step="Begin a new request.",
         )

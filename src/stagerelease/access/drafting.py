@@ -28,7 +28,7 @@ from stagerelease.access.tables import AccessDraft
 from stagerelease.access.throttle import spend
 from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import Conflict, FieldError, Invalid, NotFound
 from stagerelease.kernel.ids import new_id, new_salt
 from stagerelease.releases.humans import accountable
@@ -91,7 +91,7 @@ def open_draft(work: Work, draft_id: str, secret: str | None, *, lock: bool = Tr
     over = draft.state in EDITABLE and draft.expires_at <= work.now
     if over or draft.state in (DraftState.DISCARDED, DraftState.EXPIRED):
         raise NotFound(
-            f"This draft was kept until {iso(draft.expires_at)} and is gone.",
+            f"This draft was kept until {said(draft.expires_at)} and is gone.",
             reason="access.draft-expired",
             next_step="Begin a new one.",
         )

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import Conflict, FieldError, Forbidden, Invalid
 from stagerelease.partners.rules import LIVE, LONGEST_GRANT, MAX_PURPOSE
 
@@ -154,7 +154,7 @@ def check_not_over(state: str, expires_at: datetime | None, now: datetime) -> No
     """
     if is_over(state, expires_at, now) and expires_at is not None:
         raise Conflict(
-            f"The request waited too long and was over at {iso(expires_at)}.",
+            f"The request waited too long and was over at {said(expires_at)}.",
             reason="access.expired",
             next_step="Whoever still needs access sends a new request.",
         )
@@ -171,7 +171,7 @@ def check_until(until: datetime, now: datetime) -> datetime:
     if not now < until <= now + LONGEST_TERM:
         raise Invalid(
             f"Access ends after now and within {LONGEST_TERM.days} days, by "
-            f"{iso(now + LONGEST_TERM)}.",
+            f"{said(now + LONGEST_TERM)}.",
             reason="access.until",
             fields=[FieldError("until", "Give a date in the future and within policy.")],
         )
@@ -322,7 +322,7 @@ def check_may_reapply(
         raise Conflict(
             f"Your request was rejected{because}",
             reason="access.rejected",
-            next_step=f"You may ask again after {iso(may_reapply_after)}.",
+            next_step=f"You may ask again after {said(may_reapply_after)}.",
         )
 
 

@@ -23,7 +23,7 @@ from stagerelease.access.rules import CONFIRM_WITHIN, MAIL_AGAIN_AFTER, DraftSta
 from stagerelease.access.tables import AccessDraft
 from stagerelease.access.throttle import spend
 from stagerelease.db.work import Work
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import Conflict, DomainError, FieldError, Invalid, TooMany
 from stagerelease.releases.humans import accountable
 
@@ -121,7 +121,7 @@ def send_draft(
     waiting = find_waiting(work, page.variant_id, applicant_id)
     if waiting is not None:
         raise Conflict(
-            f"Your request for {page.repo_id} of {iso(waiting.submitted_at)} still waits.",
+            f"Your request for {page.repo_id} of {said(waiting.submitted_at)} still waits.",
             reason="access.waits",
             next_step="Add to it in its thread, or withdraw it and send this one.",
         )

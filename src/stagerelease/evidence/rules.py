@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import Conflict, FieldError, Invalid
 
 MAX_TITLE = 200
@@ -111,7 +111,7 @@ def check_dates(measured_at: datetime, valid_until: datetime | None, now: dateti
         wrong.append(
             FieldError(
                 "measured_at",
-                f"Measured at {iso(measured_at)}, which has not come (it is {iso(now)}).",
+                f"Measured at {said(measured_at)}, which has not come (it is {said(now)}).",
             )
         )
     elif valid_until is not None and valid_until.tzinfo is None:
@@ -120,7 +120,7 @@ def check_dates(measured_at: datetime, valid_until: datetime | None, now: dateti
         wrong.append(
             FieldError(
                 "valid_until",
-                f"Valid until {iso(valid_until)}, which is not after {iso(measured_at)}, "
+                f"Valid until {said(valid_until)}, which is not after {said(measured_at)}, "
                 "when it was measured.",
             )
         )

@@ -20,7 +20,7 @@ from sqlalchemy import delete, select, update
 
 from stagerelease.db.work import Work
 from stagerelease.identity.tables import MailLink
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import Conflict, Invalid
 from stagerelease.kernel.ids import new_id, new_salt
 
@@ -162,7 +162,7 @@ def _open(work: Work, key: bytes, token: str, *, purpose: str, lock: bool) -> Li
         )
     if link.expires_at <= work.now:
         raise Conflict(
-            f"This link worked until {iso(link.expires_at)}.",
+            f"This link worked until {said(link.expires_at)}.",
             reason="link.expired",
             next_step="Ask for a new one.",
         )

@@ -31,7 +31,7 @@ from stagerelease.incidents.anomalies import (
 )
 from stagerelease.incidents.queries import covering_since
 from stagerelease.inference.queries import asked_of_track
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import FieldError, Invalid
 from stagerelease.partners.tables import Grant
 from stagerelease.releases import queries as releases
@@ -281,7 +281,7 @@ def draft_monitoring(
             title=f"Use of {track.repo_id} ({track.kind}), {since:%Y-%m-%d} to {until:%Y-%m-%d}",
             subject_sha256=catalog.load_revision(work, track.revision_id).manifest_sha256,
             source="Deliveries, requests and incidents recorded here, "
-            f"{iso(since)} to {iso(until)}, track {track.id}.",
+            f"{said(since)} to {said(until)}, track {track.id}.",
             fact_status="computed",
             measured_at=until,
             value=float(getattr(watched, metric)),

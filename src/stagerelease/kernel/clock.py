@@ -48,3 +48,9 @@ def iso(at: datetime) -> str:
     """Return ``YYYY-MM-DDTHH:MM:SS.mmmZ``, the one spelling of an instant on every wire."""
     at = at.astimezone(UTC)
     return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+
+
+def said(at: datetime) -> str:
+    """Return an instant as sentences for people say it: ``7 March 2027, 09:30 UTC``."""
+    at = at.astimezone(UTC)
+    return f"{at.day} {at:%B %Y, %H:%M} UTC"

@@ -6,9 +6,13 @@ outside: they fill the text and are never read as markup, headers or links.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+
+from stagerelease.kernel.clock import said
 
 GROUPS: Mapping[str, str] = {
     "account": "Signing in, addresses and tokens",
@@ -18,6 +22,7 @@ GROUPS: Mapping[str, str] = {
     "release": "Releases, plans and evidence",
     "security": "Incidents, advisories and holds",
 }
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 ALWAYS = frozenset({"account", "legal", "security"})
 """Groups nobody can turn off: missing one would cost access, rights or safety."""
 
@@ -54,6 +59,8 @@ def _plain(value: Any) -> str:
         return "—"
     if isinstance(value, list | tuple):
         return ", ".join(_plain(item) for item in value)
+    if isinstance(value, str) and INSTANT.fullmatch(value):
+        return said(datetime.fromisoformat(value))
     return str(value)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import and_, or_, select
 from stagerelease.db.work import Work
 from stagerelease.identity.rules import Permission, require
 from stagerelease.jobs.outbox import emit
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import iso, said
 from stagerelease.kernel.errors import Invalid
 from stagerelease.partners import queries
 from stagerelease.partners.moving import suspend_all
@@ -135,7 +135,7 @@ def tell_of_publishing(
                 "version": version.version,
                 "until": iso(version.reconsent_until) if version.reconsent_until else None,
                 "consequence": "Grants that rest on the old version stop counting at "
-                f"{iso(version.reconsent_until)} unless it is signed."
+                f"{said(version.reconsent_until)} unless it is signed."
                 if version.reconsent_until
                 else "",
                 "link_path": f"/agreements/{version.id}/sign",

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from stagerelease.db.work import Work
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, require
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import iso, said
 from stagerelease.kernel.errors import Blocked, Blocker, Conflict, Forbidden, Invalid, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
@@ -271,7 +271,7 @@ def _other_grants(
                 Blocker(
                     "grant.exists",
                     f"{grantee.name} holds {grant.id} on this track until "
-                    f"{iso(grant.valid_until)}; to renew it, name it.",
+                    f"{said(grant.valid_until)}; to renew it, name it.",
                 )
             )
     return found

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.digests import sha256_hex
 from stagerelease.kernel.errors import Blocker, Conflict, Invalid
 from stagerelease.releases.ladder import WITHDRAWN, Plan, Stage
@@ -226,9 +226,9 @@ def _amiss(s: GrantStanding) -> tuple[str, str] | None:
             return "grant.suspended", _SUSPENSIONS.get(s.suspended_for, fallback)
         return _STATES.get(s.state, ("grant.unknown", "Your grant is in no state that counts."))
     if s.at < s.valid_from:
-        return "grant.not-yet", f"Your grant begins at {iso(s.valid_from)}."
+        return "grant.not-yet", f"Your grant begins at {said(s.valid_from)}."
     if s.at >= s.valid_until:
-        return "grant.expired", f"Your grant ended at {iso(s.valid_until)}."
+        return "grant.expired", f"Your grant ended at {said(s.valid_until)}."
     if s.signature_state != S.IN_FORCE:
         sentence = _SIGNATURES.get(
             str(s.signature_state), "The signature it rests on is not in force."
@@ -237,13 +237,13 @@ def _amiss(s: GrantStanding) -> tuple[str, str] | None:
     if s.signature_until is not None and s.at >= s.signature_until:
         return (
             "signature.expired",
-            f"The signature your grant rests on ended at {iso(s.signature_until)}.",
+            f"The signature your grant rests on ended at {said(s.signature_until)}.",
         )
     if s.reconsent_until is not None and s.at >= s.reconsent_until:
         return (
             "agreement.changed",
             "The agreement changed materially, and its new version was not signed by "
-            f"{iso(s.reconsent_until)}.",
+            f"{said(s.reconsent_until)}.",
         )
     if s.agreement_version_state not in ACCEPTED_VERSIONS:
         return (
@@ -316,7 +316,7 @@ def check_dates(now: datetime, valid_until: datetime) -> None:
         raise Invalid("Say in which zone the end date is.", reason="grant.dates")
     if not now < valid_until <= now + LONGEST_GRANT:
         raise Invalid(
-            f"A grant ends after now and at most two years on; {iso(valid_until)} is not in "
+            f"A grant ends after now and at most two years on; {said(valid_until)} is not in "
             "that range.",
             reason="grant.dates",
             next_step="Name an earlier end; a grant can be renewed.",

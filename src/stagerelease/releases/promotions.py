@@ -9,7 +9,7 @@ from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.evidence.facts import EvidenceFact
 from stagerelease.identity.rules import Permission, require
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import Blocked, Conflict, FieldError, Forbidden, Invalid, Stale
 from stagerelease.ledger import service as ledger
 from stagerelease.releases import facts, queries, rules
@@ -187,7 +187,7 @@ def check_alive(work: Work, promotion: Promotion) -> None:
     # The sweeper will say so too; the clock decides (invariant 9).
     if promotion.expires_at is not None and work.now >= promotion.expires_at:
         raise Conflict(
-            f"The promotion request expired at {iso(promotion.expires_at)}.",
+            f"The promotion request expired at {said(promotion.expires_at)}.",
             reason="promotion.expired",
             next_step="Open a new request.",
         )
@@ -261,7 +261,7 @@ def resubmit(work: Work, promotion_id: int) -> PromotionRow:
     check_alive(work, promotion)
     if promotion.scheduled_for is not None and promotion.scheduled_for <= work.now:
         raise Invalid(
-            f"The time it was scheduled for, {iso(promotion.scheduled_for)}, is over.",
+            f"The time it was scheduled for, {said(promotion.scheduled_for)}, is over.",
             reason="schedule.range",
             next_step="Edit the request first.",
         )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from stagerelease.kernel.canonical import canonical_sha256
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import iso, said
 from stagerelease.kernel.errors import Blocker, Conflict, Invalid
 from stagerelease.releases.gates import Facts, GateResult, Outcome, evaluate
 from stagerelease.releases.ladder import WITHDRAWN, Plan
@@ -216,7 +216,7 @@ def blockers(facts: Facts, results: Sequence[GateResult] | None = None) -> tuple
             )
         )
     if facts.expires_at is not None and facts.at >= facts.expires_at:
-        found.append(Blocker("expired", f"The request expired at {iso(facts.expires_at)}."))
+        found.append(Blocker("expired", f"The request expired at {said(facts.expires_at)}."))
     if state not in REVIEWABLE:
         found.append(
             Blocker(

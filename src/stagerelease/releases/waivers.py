@@ -14,7 +14,7 @@ from stagerelease.db.work import Work
 from stagerelease.identity import queries as identity
 from stagerelease.identity.rules import Permission, require
 from stagerelease.jobs.outbox import emit
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import iso, said
 from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
@@ -163,7 +163,7 @@ def _lock(work: Work, waiver_id: str) -> tuple[Waiver, Track]:
 def _check_not_ended(work: Work, row: WaiverRow) -> None:
     if row.until <= work.now:
         raise Conflict(
-            f"The waiver ended at {iso(row.until)}.",
+            f"The waiver ended at {said(row.until)}.",
             reason="waiver.ended",
             next_step="Propose a new one.",
         )

@@ -25,7 +25,7 @@ from markupsafe import Markup, escape
 from stagerelease.access.forms import Field
 from stagerelease.http.pages import nav
 from stagerelease.http.pages.begin import NOBODY, Viewer
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import iso, said
 from stagerelease.kernel.errors import FieldError
 
 POLICY = (
@@ -109,9 +109,7 @@ def when(at: datetime | None) -> Markup:
     """Return an instant in words with its zone, and exactly for machines."""
     if at is None:
         return Markup("—")
-    at = at.astimezone(UTC)
-    words = f"{at.day} {at:%B %Y, %H:%M} UTC"
-    return Markup('<time datetime="{}">{}</time>').format(iso(at), words)
+    return Markup('<time datetime="{}">{}</time>').format(iso(at), said(at))
 
 
 def day(at: datetime | None) -> Markup:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.releases.gates.base import (
     Facts,
     Gate,
@@ -192,7 +192,7 @@ def _waived(result: GateResult, facts: Facts) -> GateResult:
     return replace(
         result,
         outcome=Outcome.WAIVED,
-        sentence=f"Waived by {names} until {iso(waiver.until)}: {waiver.reason} "
+        sentence=f"Waived by {names} until {said(waiver.until)}: {waiver.reason} "
         f"(Without the waiver: {result.sentence})",
         waiver=waiver,
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from stagerelease.evidence.facts import EvidenceFact
 from stagerelease.evidence.kinds import FINDING, TYPES, UNJUDGED, VERDICT, allowed_conditions, ranks
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.releases.gates.base import (
     EvidenceUse,
     Facts,
@@ -39,11 +39,11 @@ def not_counting(found: EvidenceFact, facts: Facts) -> str | None:
     if found.state != "accepted":
         return f"It is {found.state}, not accepted."
     if found.accepted_at is not None and found.accepted_at > facts.at:
-        return f"It was accepted only at {iso(found.accepted_at)}."
+        return f"It was accepted only at {said(found.accepted_at)}."
     if found.measured_at > facts.at:
-        return f"It is dated {iso(found.measured_at)}, which has not come."
+        return f"It is dated {said(found.measured_at)}, which has not come."
     if found.valid_until is not None and facts.at >= found.valid_until:
-        return f"It was valid until {iso(found.valid_until)}."
+        return f"It was valid until {said(found.valid_until)}."
     if found.subject_sha256 not in facts.subjects:
         return f"It is about {found.subject_sha256[:12]}…, which is no file of this track."
     return None

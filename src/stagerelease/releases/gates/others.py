@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.releases.gates.base import Facts, GateResult, Option, Outcome, Plain, words
 from stagerelease.releases.ladder import GateSpec
 from stagerelease.releases.source import parse_duration
@@ -127,7 +127,7 @@ class CardLocked(Plain):
             spec.key,
             self.kind,
             "The model card of this revision is locked.",
-            iso(at) if at is not None and locked else "not locked",
+            said(at) if at is not None and locked else "not locked",
             "locked",
             Outcome.PASSED if locked else Outcome.PENDING,
             "The model card is locked." if locked else "The model card is not locked yet.",
@@ -162,7 +162,7 @@ class Coordination(Plain):
         needs = f", and at least {least} on record" if least else ""
         if running:
             due = max(ends)
-            outcome, sentence = Outcome.PENDING, f"{running} windows still run, until {iso(due)}."
+            outcome, sentence = Outcome.PENDING, f"{running} windows still run, until {said(due)}."
         elif len(known) < least:
             due, outcome = None, Outcome.PENDING
             sentence = f"{len(known)} of {least} coordination records."

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import said
 from stagerelease.releases.gates.base import (
     ApprovalFact,
     Facts,
@@ -208,7 +208,7 @@ class NotBefore(Standing):
                 spec.key,
                 self.kind,
                 "No date is set.",
-                iso(facts.at),
+                said(facts.at),
                 "none",
                 Outcome.PASSED,
                 "No date is set.",
@@ -218,11 +218,11 @@ class NotBefore(Standing):
         return GateResult(
             spec.key,
             self.kind,
-            f"Not before {iso(due)}.",
-            iso(facts.at),
-            iso(due),
+            f"Not before {said(due)}.",
+            said(facts.at),
+            said(due),
             Outcome.PASSED if passed else Outcome.PENDING,
-            f"{iso(due)} has come." if passed else f"Not before {iso(due)}.",
+            f"{said(due)} has come." if passed else f"Not before {said(due)}.",
             due=None if passed else due,
         )
 
