@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from budget import demo, sign_in
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 FOLDER = Path(__file__).parents[1] / "docs" / "images"
 SIZE = {"width": 1280, "height": 820}
-WAIT = 120_000
+TRIES = 20
 
 
 def timeline(page: Page, at: str) -> None:
@@ -26,7 +26,7 @@ def promotion(page: Page, at: str) -> None:
 
 def log(page: Page, at: str) -> None:
     """An entry that everybody may read, verified in the browser."""
-    page.goto(f"{at}/log?type=promotion.applied")
+    page.goto(f"{at}/log?type=track.promoted")
     page.locator("main table a[href^='/log/']").first.click()
     page.get_by_role("button", name="Verify in this browser").click()
     page.get_by_text("Verified: this is entry").wait_for()
@@ -38,8 +38,15 @@ def playground(page: Page, at: str) -> None:
     page.goto(f"{at}/playground")
     page.get_by_label("Model").select_option(label="demo/gpt2-mini-774M (partner)")
     page.get_by_label("Your text").fill("The old man looked at the sea and said")
-    page.get_by_role("button", name="Continue the text").click()
-    page.get_by_text("The machine has finished").wait_for(timeout=WAIT)
+    finished = page.get_by_text("The machine has finished")
+    for _ in range(TRIES):  # the engine may still be starting, which the page says
+        page.get_by_role("button", name="Continue the text").click()
+        expect(page.locator("#telling")).not_to_be_empty()
+        expect(page.locator("[data-stop]")).to_be_hidden(timeout=60_000)
+        if finished.is_visible():
+            break
+        page.wait_for_timeout(3_000)
+    finished.wait_for()
     page.evaluate("scrollTo(0, 0)")
 
 
