@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,11 +16,16 @@ import httpx
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
+from sqlalchemy import select
 
 from make_catalog import TINY_PARAMETERS, head_of, make_checkpoint, make_repo, make_staff, stored
 from stagerelease.catalog import queries
 from stagerelease.catalog.fsck import check
+from stagerelease.downloads import days
+from stagerelease.downloads.tables import Download, DownloadDay
 from stagerelease.kernel.actor import OPERATOR
+from stagerelease.ledger import service as log
+from stagerelease.ledger.tables import LogLeaf
 
 # The client hands httpx its files in a way that httpx would like to be told apart.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
@@ -84,6 +90,28 @@ def test_a_folder_goes_up_and_comes_down_bit_for_bit(api, works, blobs, checkpoi
     assert not checked.mismatches
     assert not checked.missing_paths
     assert check(works, blobs).ok
+
+
+def test_what_staff_fetch_of_an_unreleased_revision_is_in_the_log(api, works, checkpoint, tmp_path):
+    api.create_repo(REPO)
+    api.upload_folder(repo_id=REPO, folder_path=checkpoint)
+    for _ in range(2):  # twice within the hour is one download
+        api.hf_hub_download(REPO, "config.json", cache_dir=tmp_path, force_download=True)
+    deadline, sent = time.monotonic() + 10, 0
+    while sent < 2 * len(checkpoint.joinpath("config.json").read_bytes()):
+        assert time.monotonic() < deadline
+        with works.begin(OPERATOR, read_only=True) as work:
+            [download] = work.session.scalars(select(Download))
+            sent = download.bytes_sent
+            assert (download.track_id, download.path) == (None, "config.json")
+    with works.begin(OPERATOR) as work:
+        log.sequence_pending(work)
+        kinds = [json.loads(body)["type"] for body in work.session.scalars(select(LogLeaf.body))]
+        told = [kind for kind in kinds if kind.startswith("download.")]
+        assert told == ["download.started", "download.completed"]
+    assert days.count_days(works) == 0  # nobody's use of a release
+    with works.begin(OPERATOR, read_only=True) as work:
+        assert work.session.scalars(select(DownloadDay)).all() == []
 
 
 def test_the_same_folder_again_makes_no_revision(api, works, checkpoint):

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
+from stagerelease.catalog import queries as catalog
+from stagerelease.catalog.tables import RepoAlias
 from stagerelease.demo.world import CHECKPOINTS
 from stagerelease.downloads.tables import Download, Transfer
 from stagerelease.entitlements import service as entitlements
@@ -125,6 +127,26 @@ def test_a_denied_caller_learns_neither_files_nor_revisions(world):
                 got = client.get(f"/{world.repos['partner']}/resolve/{rev}/{path}")
                 answers.add((got.status_code, got.headers["x-error-code"], got.text))
     assert len(answers) == 1
+
+
+def test_an_alias_of_what_is_hidden_is_answered_like_a_name_that_is_none(world):
+    hidden = world.repos["internal"]
+    with world.box.works.begin(OPERATOR) as work:
+        variant = catalog.load_variant(work, hidden)
+        for alias in ("xl", "community/xl"):
+            work.session.add(RepoAlias(alias=alias, variant_id=variant.id))
+    asked = ("/api/models/{}", "/{}/resolve/main/config.json", "/models/{}", "/{}")
+    for who in (None, "outsider", "partner"):
+        with world.client(who) as client:
+            for name, none in (("xl", "ab"), ("community/xl", "community/ab")):
+                for path in asked:
+                    got, other = client.get(path.format(name)), client.get(path.format(none))
+                    assert hidden not in got.text + str(got.headers)
+                    assert got.status_code == other.status_code
+                    said = [a.text.replace(a.headers["x-request-id"], "") for a in (got, other)]
+                    assert said[0].replace(name, none) == said[1], path
+    with world.client("owner") as client:
+        assert client.get("/api/models/xl").headers["location"].endswith(hidden)
 
 
 def test_a_missing_file_names_the_commit(world):

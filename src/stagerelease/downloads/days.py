@@ -34,6 +34,8 @@ from stagerelease.kernel.actor import SYSTEM
 DAY = timedelta(days=1)
 MOST_AT_ONCE = 500
 BATCH = 2000  # downloads whose days are made anew in one transaction
+OF_TRACK: ColumnElement[str] = type_coerce(Download.track_id, String)
+"""The track of a download that waits to be counted: what is of none never waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _count(work: Work, places: Collection[Place]) -> Iterator[DayFigures]:
         rows = work.session.execute(
             select(
                 _day(work),
-                Download.track_id,
+                OF_TRACK,
                 Download.grant_id,
                 func.count(),
                 func.count(Download.completed_at),
@@ -176,7 +178,7 @@ def _count_some(work: Work) -> int:
             update(Download)
             .where(Download.id.in_(part))
             .values(counted_at=work.now)
-            .returning(Download.started_at, Download.track_id, Download.grant_id)
+            .returning(Download.started_at, OF_TRACK, Download.grant_id)
             .execution_options(synchronize_session=False)
         )
         for began, track_id, grant_id in marked:
@@ -243,7 +245,7 @@ def _counted(work: Work, span: Span) -> Iterable[DayFigures]:
 
 def _waiting(work: Work, span: Span) -> Iterable[Place]:
     """Return the places of a span whose figures have to be made anew."""
-    statement = select(_day(work), Download.track_id, Download.grant_id).where(
+    statement = select(_day(work), OF_TRACK, Download.grant_id).where(
         Download.counted_at.is_(None),
         Download.started_at >= _begins(span.first),
         Download.started_at < _begins(span.last) + DAY,

@@ -102,15 +102,20 @@ def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> T
         decision=entitled.decision,
         epoch=epoch,
         token_id=work.actor.token_id,
-        recorded=record and entitled.decision.allowed and entitled.track is not None,
+        recorded=record and entitled.decision.allowed,
     )
-    if not ticket.recorded or entitled.track is None:
+    if not ticket.recorded:
         return ticket
-    download_id = _begin(work, ticket, entitled.track.id)
+    download_id = _begin(work, ticket, entitled.track.id if entitled.track else None)
     return replace(ticket, download_id=download_id)
 
 
-def _begin(work: Work, ticket: Ticket, track_id: str) -> str:
+def _begin(work: Work, ticket: Ticket, track_id: str | None) -> str:
+    """Record that a download begins, or goes on, and return its id.
+
+    What staff fetch of a revision that is on no track is in the log as well; it is nobody's use of
+    a release, so no day's figures count it.
+    """
     person = work.actor.id if work.actor.is_human else None
     if person is not None:
         known = work.session.execute(
@@ -118,7 +123,7 @@ def _begin(work: Work, ticket: Ticket, track_id: str) -> str:
             .where(
                 Download.person_id == person,
                 Download.sha256 == ticket.copy.sha256,
-                Download.track_id == track_id,
+                Download.track_id.is_(None) if track_id is None else Download.track_id == track_id,
                 Download.path == ticket.path,
                 Download.grant_id.is_(ticket.decision.grant_id)
                 if ticket.decision.grant_id is None
@@ -142,6 +147,7 @@ def _begin(work: Work, ticket: Ticket, track_id: str) -> str:
         size=ticket.copy.size,
         started_at=work.now,
         bytes_sent=0,
+        counted_at=work.now if track_id is None else None,
     )
     work.session.add(download)
     ledger.enqueue_bulk(
@@ -193,7 +199,8 @@ def record_transfer(
         )
     )
     download.bytes_sent += sent
-    download.counted_at = None
+    if download.track_id is not None:
+        download.counted_at = None
     if outcome == "cut":
         _note(work, download, "download.cut", sent)
     if download.completed_at is None and _covers(work, download):

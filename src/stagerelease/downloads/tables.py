@@ -27,7 +27,7 @@ class Download(Base):
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    track_id: Mapped[str] = mapped_column(ForeignKey("track.id"))
+    track_id: Mapped[str | None] = mapped_column(ForeignKey("track.id"))  # None: unreleased
     grant_id: Mapped[str | None] = mapped_column(ForeignKey("access_grant.id"))
     person_id: Mapped[str | None] = mapped_column(ForeignKey("person.id"))
     token_id: Mapped[str | None] = mapped_column(ForeignKey("api_token.id"))

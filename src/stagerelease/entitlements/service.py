@@ -239,7 +239,10 @@ def see(
     """
     variant, is_alias = find_variant(work, repo_id)
     if is_alias:
-        see(work, actor, variant.repo_id, path=path, action=action)
+        try:
+            see(work, actor, variant.repo_id, path=path, action=action)
+        except NotFound as error:  # which would say what the alias stands for
+            raise hidden(repo_id) if error.reason == "repo" else error from None
         raise Moved(repo_id, variant.repo_id)
 
     def ask(revision: catalog.RevisionRow) -> Entitled:
