@@ -9,15 +9,18 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from stagerelease.catalog import queries as catalog
+from stagerelease.catalog.rules import NewFile
+from stagerelease.catalog.service import record_revision
 from stagerelease.catalog.tables import RepoAlias
 from stagerelease.demo.world import CHECKPOINTS
 from stagerelease.downloads.tables import Download, Transfer
 from stagerelease.entitlements import service as entitlements
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import OPERATOR
+from stagerelease.kernel.errors import NotFound
 from stagerelease.ledger import queries as ledger
 from stagerelease.ledger import service as log
 from stagerelease.partners import queries as partner_queries
@@ -147,6 +150,46 @@ def test_an_alias_of_what_is_hidden_is_answered_like_a_name_that_is_none(world):
                     assert said[0].replace(name, none) == said[1], path
     with world.client("owner") as client:
         assert client.get("/api/models/xl").headers["location"].endswith(hidden)
+
+
+def push_drafts(world, repo: str, count: int) -> None:
+    """Record ``count`` revisions on top of main, none of which is on a track."""
+    with world.box.works.begin(OPERATOR) as work:
+        variant = catalog.load_variant(work, repo)
+        tip = str(catalog.find_ref(work, variant.id, "main"))
+        row = catalog.find_file(work, tip, "README.md")
+        files = [NewFile(row.path, row.size, row.sha256, row.git_oid, row.lfs, row.kind)]
+        for number in range(count):
+            made = record_revision(
+                work,
+                variant_id=variant.id,
+                files=files,
+                message=f"Draft {number}",
+                parent_id=tip,
+                parameters=None,
+            )
+            tip = made.id
+
+
+def test_drafts_without_number_do_not_hide_what_was_released(world, weights):
+    push_drafts(world, world.repos["partner"], 60)
+    with world.client("partner") as client:
+        assert client.get(world.file("partner"), follow_redirects=True).content == weights
+
+
+def test_a_hidden_repository_is_refused_as_fast_however_much_is_in_it(world):
+    def statements() -> int:
+        seen = []
+        with world.box.works.begin(read_only=True) as work:
+            connection = work.session.connection()
+            event.listen(connection, "before_cursor_execute", lambda *a: seen.append(a[2]))
+            with pytest.raises(NotFound):
+                entitlements.see(work, work.actor, world.repos["internal"])
+        return len(seen)
+
+    few = statements()
+    push_drafts(world, world.repos["internal"], 40)
+    assert statements() == few
 
 
 def test_a_missing_file_names_the_commit(world):

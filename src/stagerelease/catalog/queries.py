@@ -270,8 +270,10 @@ def find_revisions(work: Work, ids: Collection[str]) -> dict[str, RevisionRow]:
     return {row[0]: RevisionRow(*row) for row in rows}
 
 
-def lineage(work: Work, revision_id: str, limit: int = 100) -> list[RevisionRow]:
-    """Return a revision and its ancestors, newest first, at most ``limit``."""
+def lineage(
+    work: Work, revision_id: str, limit: int = 100, *, only: Collection[str] | None = None
+) -> list[RevisionRow]:
+    """Return a revision and its ancestors, newest first, ``limit`` at most; of these, ``only``."""
     line = (
         select(Revision.id, Revision.parent_id, literal(1).label("depth"))
         .where(Revision.id == revision_id)
@@ -283,6 +285,8 @@ def lineage(work: Work, revision_id: str, limit: int = 100) -> list[RevisionRow]
         .where(line.c.depth < limit)
     )
     statement = _REVISION.join(line, line.c.id == Revision.id).order_by(line.c.depth)
+    if only is not None:
+        statement = statement.where(Revision.id.in_(sorted(only)))
     rows = work.session.execute(statement)
     return [RevisionRow(*row) for row in rows]
 

@@ -33,7 +33,9 @@ from stagerelease.releases import service as release_service
 from stagerelease.releases.ladder import Plan
 
 LINEAGE = 50
-"""How far back along a branch the newest revision a caller may have is looked for."""
+"""How far back along a branch staff's newest revision is looked for: all are theirs to know."""
+LONG_LINEAGE = 1_000
+"""How far back everybody else's is: drafts without number must not hide what was released."""
 
 
 class Moved(DomainError):
@@ -255,16 +257,30 @@ def see(
         if exact.decision.visible:
             return exact
     tip = start if branch else catalog.find_ref(work, variant.id, "main")
+    staff = allowed_by_role(actor, Permission.CATALOG_READ_INTERNAL).allowed
     if tip is None:
-        if allowed_by_role(actor, Permission.CATALOG_READ_INTERNAL).allowed:
+        if staff:
             raise NotFound(f"{repo_id} has no files yet.", reason="revision")
         raise hidden(repo_id)
-    best = _newest(ask(revision) for revision in catalog.lineage(work, tip, limit=LINEAGE))
+    best = _newest(ask(revision) for revision in _line(work, variant, tip, everything=staff))
     if best is None:
         raise hidden(repo_id)
     if best.decision.allowed and not branch:
         raise NotFound(f"{repo_id} has no revision {rev!r}.", reason="revision")
     return best  # refused: a caller without access does not learn which revisions exist
+
+
+def _line(
+    work: Work, variant: catalog.VariantRow, tip: str, *, everything: bool
+) -> Iterable[catalog.RevisionRow]:
+    """Return the revisions to ask about, newest first: what is on no track only staff may know of.
+
+    Asking about each of many would take long enough to tell a hidden repository from none.
+    """
+    if everything:
+        return catalog.lineage(work, tip, limit=LINEAGE)
+    released = {track.revision_id for track in releases.tracks_of_variants(work, [variant.id])}
+    return catalog.lineage(work, tip, limit=LONG_LINEAGE, only=released) if released else ()
 
 
 def _newest(line: Iterable[Entitled]) -> Entitled | None:
