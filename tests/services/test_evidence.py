@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from make_evidence import BASELINE, CARD, DAY, FOUND, THEN, WEIGHTS, accepted, add_partner, hand_in
 from make_release import database_url, leaves, make_revision, staff, staffed, track
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.evidence import queries, service
-from stagerelease.evidence.tables import EvidenceEvent
+from stagerelease.evidence.tables import EvidenceAuthor, EvidenceEvent
 from stagerelease.identity import service as identity
 from stagerelease.jobs.tables import Job
 from stagerelease.kernel.actor import ANONYMOUS, OPERATOR
@@ -170,6 +170,22 @@ def test_the_writer_is_always_an_author_and_staff_may_name_others(staff, track):
     assert unknown.value.fields[0].field == "authors"
 
 
+def test_no_author_is_written_out_of_a_draft_by_another(works, staff, track):
+    with staff.begin("rae") as work:
+        row = service.draft(work, BASELINE, authors=["sam", "rob"])
+    with staff.begin("sam") as work:
+        service.edit(work, row.id, BASELINE)
+        service.submit(work, row.id)
+    everybody = {staff.id(who) for who in ("rae", "sam", "rob")}
+    assert set(seen(staff, "aud", row.id).authors) == everybody
+    with staff.begin("rae") as work, pytest.raises(Forbidden) as refused:
+        service.accept(work, row.id)
+    assert refused.value.reason == "evidence.own"
+    with works.begin(OPERATOR) as work:  # whoever entered it wrote it, whatever other rows say
+        work.session.execute(delete(EvidenceAuthor).where(EvidenceAuthor.evidence_id == row.id))
+    assert seen(staff, "aud", row.id).authors == (staff.id("rae"),)
+
+
 def test_a_holder_submits_about_what_they_hold_for_their_organisation(works, staff, track):
     organisation = add_partner(works, staff, track.id, org="cornell", handle="pia")
     with works.begin(OPERATOR) as work:
@@ -291,10 +307,21 @@ def test_only_a_person_decides(works, staff, track):
         service.accept(work, row.id)
 
 
-def test_the_operator_may_enter_evidence_and_a_person_accepts_it(staff, track):
-    row = hand_in(staff, "operator")
-    assert seen(staff, "aud", row.id).authors == ()
+@pytest.mark.parametrize("machine", ["operator", "bot"])
+def test_a_machine_writes_a_draft_and_a_person_hands_it_in(staff, track, machine):
+    """Else whoever runs the machine would accept, and approve on, what they wrote themselves."""
+    with staff.begin(machine) as work:
+        row = service.draft(work, BASELINE, authors=["mia"])
+    with staff.begin(machine) as work, pytest.raises(Forbidden) as refused:
+        service.submit(work, row.id)
+    assert refused.value.reason == "human.needed"
     with staff.begin("mia") as work:
+        service.submit(work, row.id)
+    assert staff.id("mia") in seen(staff, "aud", row.id).authors
+    with staff.begin("mia") as work, pytest.raises(Forbidden) as own:
+        service.accept(work, row.id)
+    assert own.value.reason == "evidence.own"
+    with staff.begin("rae") as work:
         assert service.accept(work, row.id).state == "accepted"
 
 
