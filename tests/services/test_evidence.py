@@ -6,7 +6,15 @@ from dataclasses import replace
 
 import pytest
 from make_evidence import BASELINE, CARD, DAY, FOUND, THEN, WEIGHTS, accepted, add_partner, hand_in
-from make_release import database_url, leaves, make_revision, staff, staffed, track
+from make_release import (
+    database_url,
+    leaves,
+    make_revision,
+    make_track,
+    staff,
+    staffed,
+    track,
+)
 from sqlalchemy import delete, select, update
 
 from stagerelease.catalog import queries as catalog
@@ -24,6 +32,7 @@ from stagerelease.kernel.errors import (
     Unauthenticated,
 )
 from stagerelease.partners.tables import Grant, Signature
+from stagerelease.releases import service as releases
 from stagerelease.releases.tables import Promotion
 
 __all__ = ["database_url", "staff", "staffed", "track"]
@@ -545,6 +554,51 @@ def test_the_public_sees_marked_evidence_of_an_applied_promotion(works, staff, t
     with staff.begin("sam") as work:
         service.dispute(work, row.id, reason="Wrong split.")
     assert seen_by_all(works, row.id) is None
+
+
+UNLISTED = """
+plan: quiet
+title: Quiet
+stages:
+  - {name: internal, audience: staff}
+  - {name: partner, audience: organisations, agreement: model-sharing, listed: false}
+  - {name: public, audience: everyone}
+"""
+
+
+def test_evidence_tells_of_no_release_that_is_not_listed(works, staff):
+    quiet = make_track(works, repo_id="gpt2-mini/quiet", plan=UNLISTED, salt="9")
+    first = accepted(staff, public=True, subject_sha256="9" * 64)
+
+    def promote(to, *evidence_ids):
+        with staff.begin("mia") as work:
+            request = releases.open_promotion(
+                work, track_id=quiet.id, to=to, rationale="Why.", evidence_ids=evidence_ids
+            )
+        for who in ("rob", "roy"):
+            with staff.begin(who) as work:
+                releases.approve(work, request.id, request_hash=request.request_hash)
+        with staff.begin("mia") as work:
+            releases.apply(work, request.id)
+
+    promote("partner", first.id)
+    assert seen_by_all(works, first.id) is None
+    second = accepted(staff, public=True, subject_sha256="9" * 64)
+    promote("public", second.id)
+    assert seen_by_all(works, second.id) is not None
+    assert seen_by_all(works, first.id) is None  # what the public decision did not rest on
+
+
+def test_its_authors_do_not_approve_evidence_for_the_public(staff, track):
+    row = accepted(staff, "mia", public=True, authors=["sam"])
+    for who in ("mia", "sam"):
+        with staff.begin(who) as work, pytest.raises(Forbidden) as refused:
+            service.approve_public(work, row.id)
+        assert refused.value.reason == "evidence.own"
+    with staff.begin("rob") as work:
+        assert service.approve_public(work, row.id).public_approved_at is not None
+    with staff.begin("mia") as work:  # to stop it is theirs too
+        assert service.approve_public(work, row.id, shown=False).public_approved_at is None
 
 
 # --- lists and facts -----------------------------------------------------------------------------
