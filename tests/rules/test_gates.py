@@ -33,6 +33,7 @@ from stagerelease.releases.gates import (
     rules_of,
     specs_of,
     why_not_counted,
+    why_not_heard,
 )
 from stagerelease.releases.ladder import GateSpec, Quorum, Stage
 from stagerelease.releases.rules import blockers
@@ -555,12 +556,37 @@ def test_every_window_of_coordination_is_over() -> None:
 def test_a_manual_gate_waits_for_its_answer(
     answer: bool | None, outcome: Outcome, measured: str
 ) -> None:
-    said = () if answer is None else (JudgementFact("g", HASH, "judge", answer, "So."),)
+    said = () if answer is None else (replace(YES, gate="g", passed=answer),)
     got = simple("manual", {"question": "Fit?"}, judgements=said)
     assert (got.outcome, got.measured, got.judgement) == (
         outcome,
         measured,
         said[0] if said else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"request_hash": OTHER}, "Nobody has answered"),
+        ({"gate": "other"}, "Nobody has answered"),
+        ({"person_id": "requester"}, "Its giver opened this request."),
+        ({"human": False}, "Its giver is not a person."),
+        ({"disabled": True}, "Its giver's account is disabled."),
+        ({"entitled": False}, "Its giver may not decide on requests now."),
+    ],
+)
+def test_an_answer_does_not_outlive_what_its_giver_may_do(
+    change: dict[str, Any], said: str
+) -> None:
+    answer = replace(YES, gate="g")
+    assert simple("manual", {"question": "Fit?"}, judgements=(answer,)).passed
+    got = simple("manual", {"question": "Fit?"}, judgements=(replace(answer, **change),))
+    assert (got.outcome, got.judgement) == (Outcome.PENDING, None)
+    assert said in got.sentence
+    assert why_not_heard(case(), answer) is None
+    assert ("earlier edition" in str(why_not_heard(case(), replace(answer, **change)))) == (
+        "request_hash" in change
     )
 
 
@@ -681,7 +707,16 @@ def test_why_an_approval_does_not_count(change: dict[str, Any], said: str) -> No
 # --- judgements ----------------------------------------------------------------------------------
 
 UNSURE: dict[str, Any] = {"evidence": (piece(conditions={}),)}
-YES = JudgementFact("d", HASH, "judge", True, "It was top-k 40 after all.")
+YES = JudgementFact(
+    gate="d",
+    request_hash=HASH,
+    person_id="judge",
+    passed=True,
+    reason="It was top-k 40 after all.",
+    human=True,
+    disabled=False,
+    entitled=True,
+)
 
 
 def test_an_inconclusive_gate_is_settled_by_one_judgement() -> None:
@@ -708,6 +743,9 @@ def test_an_inconclusive_gate_is_settled_by_one_judgement() -> None:
         replace(YES, request_hash=OTHER),
         replace(YES, person_id="requester"),
         replace(YES, person_id="author"),
+        replace(YES, human=False),
+        replace(YES, disabled=True),
+        replace(YES, entitled=False),
     ],
 )
 def test_whose_judgement_does_not_count(broken: JudgementFact) -> None:

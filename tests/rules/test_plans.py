@@ -306,12 +306,17 @@ DIFFERENCES = {
     "quorum down": ({"stages__1__quorum__count": 1}, "loosens"),
     "gate gone": ({"stages__1__gates__0": None}, "loosens"),
     "gate more": ({"stages__1__gates__1": {"kind": "card_locked"}}, "tightens"),
-    "gate asks else": ({"stages__1__gates__0__question": "Really?"}, "neutral"),
+    "gate asks else": ({"stages__1__gates__0__question": "Really?"}, "unclear"),
+    "gate of fewer kinds": ({"stages__1__gates__0__artifacts": ["code"]}, "loosens"),
     "date later": ({"stages__1__not_before": "2027-05-05"}, "tightens"),
     "date sooner": ({"stages__1__not_before": "2025-05-05"}, "loosens"),
     "date gone": ({"stages__1__not_before": None}, "loosens"),
     "less allowed": ({"stages__1__permissions": ["infer"]}, "tightens"),
     "title": ({"title": "Theirs"}, "neutral"),
+    "a longer life": ({"request_lifetime": "P60D"}, "loosens"),
+    "audience wider": ({"stages__1__audience": "people"}, "loosens"),
+    "agreement else": ({"stages__1__agreement": "other"}, "unclear"),
+    "hidden": ({"stages__1__listed": False}, "tightens"),
     "a stage more": ({"stages__2__name": "all"}, None),
 }
 
@@ -328,9 +333,138 @@ def test_a_difference_is_said_and_weighed(case):
     assert change.effect == effect
     (back,) = differences(new, old)
     assert (back.before, back.after) == (change.after, change.before)
-    opposite = {"loosens": "tightens", "tightens": "loosens", "neutral": "neutral"}
-    assert back.effect == opposite[effect]
+    opposite = {"loosens": "tightens", "tightens": "loosens"}
+    assert back.effect == opposite.get(effect, effect)
     assert change.sentence.endswith(".")
+
+
+def test_everyone_instead_of_people_under_an_agreement_loosens():
+    top = {"stages__2": None}
+    people = {"stages__1__audience": "people"}
+    everyone = {"stages__1__audience": "everyone", "stages__1__agreement": None}
+    old, new = (read_plan(make_document(**top, **one)) for one in (people, everyone))
+    assert {(c.where, c.effect) for c in differences(old, new)} == {
+        ("Stage partner, audience", "loosens"),
+        ("Stage partner, agreement", "loosens"),
+    }
+    assert {c.effect for c in differences(new, old)} == {"tightens"}
+
+
+def stage_with(**change):
+    return {"name": "new", "audience": "organisations", "agreement": "model-sharing"} | change
+
+
+@pytest.mark.parametrize(
+    ("at", "stage", "effect"),
+    [
+        (2, {}, "tightens"),  # one step more among those who were let in already
+        (2, {"listed": False}, "tightens"),
+        (2, {"agreement": "other"}, "loosens"),
+        (2, {"audience": "people"}, "loosens"),
+        (1, {}, "loosens"),  # above staff only
+    ],
+)
+def test_a_stage_that_comes_in_loosens_unless_it_is_one_step_more(at, stage, effect):
+    document = make_document()
+    wanted = {key: value for key, value in stage_with(**stage).items() if value is not None}
+    document["stages"].insert(at, wanted)
+    old, new = read_plan(make_document()), read_plan(document)
+    (come,) = differences(old, new)
+    assert (come.where, come.effect) == ("Stage new", effect)
+    (gone,) = differences(new, old)
+    assert gone.effect == "loosens"  # a step less, whatever it was
+
+
+def test_a_public_stage_with_one_approval_and_no_gate_is_no_tightening():
+    document = make_document()
+    del document["stages"][2]
+    old = read_plan(document)
+    new = read_plan(make_document(stages__2__quorum={"count": 1, "roles": ["reviewer"]}))
+    (come,) = differences(old, new)
+    assert (come.where, come.effect) == ("Stage public", "loosens")
+    assert [c.effect for c in differences(new, old)] == ["tightens"]  # nobody gets there
+
+
+FIGURE = {
+    "kind": "evidence",
+    "key": "told",
+    "type": "detectability",
+    "metric": "accuracy",
+    "at_least": 90,
+}
+VERDICT = {"kind": "evidence", "key": "told", "type": "benefit", "metric": "finding"}
+GATES = {
+    "a lower threshold": (FIGURE, {"at_least": 1}, "loosens"),
+    "lower and of code only": (FIGURE, {"at_least": 1, "artifacts": ["code"]}, "loosens"),
+    "higher, of code only": (FIGURE, {"at_least": 95, "artifacts": ["code"]}, "loosens"),
+    "a higher threshold": (FIGURE, {"at_least": 95}, "tightens"),
+    "at most instead": (FIGURE, {"at_least": None, "at_most": 90}, "unclear"),
+    "another metric": (FIGURE, {"metric": "sensitivity", "at_least": 95}, "unclear"),
+    "another unit": (FIGURE, {"unit": "fraction", "at_least": 0.95}, "unclear"),
+    "more pieces": (FIGURE, {"count": 2}, "tightens"),
+    "of several": (FIGURE, {"distinct_organisations": 2}, "tightens"),
+    "other conditions": (FIGURE, {"conditions": {"sampler": "greedy"}}, "unclear"),
+    "younger": (FIGURE, {"max_age": "P9D"}, "unclear"),  # what contradicts may be older
+    "by its interval": (FIGURE, {"judged_by": "interval"}, "unclear"),
+    "another kind": (FIGURE, {"kind": "manual", "question": "Told"}, "unclear"),
+    "a worse verdict": (
+        VERDICT | {"verdict": "clear_benefit"},
+        {"verdict": "some_benefit"},
+        "loosens",
+    ),
+    "fewer served": ({"kind": "served", "key": "told", "at_least": 3}, {"at_least": 1}, "loosens"),
+    "any key": ({"kind": "signed", "key": "told", "keys": ["a"]}, {"keys": None}, "loosens"),
+    "one key more": (
+        {"kind": "signed", "key": "told", "keys": ["a"]},
+        {"keys": ["a", "b"]},
+        "loosens",
+    ),
+    "one of two keys": (
+        {"kind": "signed", "key": "told", "keys": ["a", "b"]},
+        {"keys": ["b"]},
+        "tightens",
+    ),
+    "a key else": ({"kind": "signed", "key": "told", "keys": ["a"]}, {"keys": ["b"]}, "unclear"),
+    "a shorter window": (
+        {"kind": "coordination", "key": "told", "window": "P30D"},
+        {"window": "P2W"},
+        "loosens",
+    ),
+    "an older look": (
+        {"kind": "freshness", "key": "told", "type": "bias_probe", "max_age": "P9D"},
+        {"max_age": "P10D"},
+        "loosens",
+    ),
+    "of more kinds": (
+        {"kind": "card_locked", "key": "told", "artifacts": ["code"]},
+        {"artifacts": ["code", "weights"]},
+        "tightens",
+    ),
+    "of other kinds": (
+        {"kind": "card_locked", "key": "told", "artifacts": ["code"]},
+        {"artifacts": ["weights"]},
+        "unclear",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GATES)
+def test_a_gate_that_changes_is_weighed_by_what_it_asks(case):
+    gate, change, effect = GATES[case]
+    after = {k: v for k, v in (gate | change).items() if v is not None}
+    if change.get("kind"):
+        after = {"key": "told"} | change
+    old, new = (read_plan(make_document(stages__1__gates=[one])) for one in (gate, after))
+    (found,) = differences(old, new)
+    assert (found.where, found.effect) == ("Stage partner, gate told", effect)
+
+
+def test_what_lets_in_older_evidence_or_judges_it_less_strictly_loosens():
+    for strict in ({"max_age": "P9D"}, {"judged_by": "interval"}):
+        old, new = (
+            read_plan(make_document(stages__1__gates=[one])) for one in (FIGURE | strict, FIGURE)
+        )
+        assert [c.effect for c in differences(old, new)] == ["loosens"]
 
 
 @given(st.data())

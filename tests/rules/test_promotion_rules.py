@@ -101,7 +101,9 @@ def passing(draw: st.DrawFn) -> Facts:
             ApprovalFact(f"p{i}", f"p{i}", HASH, True, False, frozenset({"reviewer"}))
             for i in range(count)
         ),
-        judgements=tuple(JudgementFact(g.key, HASH, "judge", True, "yes") for g in gates),
+        judgements=tuple(
+            JudgementFact(g.key, HASH, "judge", True, "yes", True, False, True) for g in gates
+        ),
         holds=tuple(holds),
         scheduled_for=NOW if scheduled else None,
         expires_at=draw(st.sampled_from([None, NOW + SECOND])),

@@ -6,12 +6,20 @@ from dataclasses import replace
 
 import pytest
 from make_evidence import BASELINE, CARD, DAY, FOUND, THEN, WEIGHTS, accepted, add_partner, hand_in
-from make_release import database_url, leaves, make_revision, staff, staffed, track
-from sqlalchemy import select, update
+from make_release import (
+    database_url,
+    leaves,
+    make_revision,
+    make_track,
+    staff,
+    staffed,
+    track,
+)
+from sqlalchemy import delete, select, update
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.evidence import queries, service
-from stagerelease.evidence.tables import EvidenceEvent
+from stagerelease.evidence.tables import EvidenceAuthor, EvidenceEvent
 from stagerelease.identity import service as identity
 from stagerelease.jobs.tables import Job
 from stagerelease.kernel.actor import ANONYMOUS, OPERATOR
@@ -24,6 +32,7 @@ from stagerelease.kernel.errors import (
     Unauthenticated,
 )
 from stagerelease.partners.tables import Grant, Signature
+from stagerelease.releases import service as releases
 from stagerelease.releases.tables import Promotion
 
 __all__ = ["database_url", "staff", "staffed", "track"]
@@ -170,6 +179,22 @@ def test_the_writer_is_always_an_author_and_staff_may_name_others(staff, track):
     assert unknown.value.fields[0].field == "authors"
 
 
+def test_no_author_is_written_out_of_a_draft_by_another(works, staff, track):
+    with staff.begin("rae") as work:
+        row = service.draft(work, BASELINE, authors=["sam", "rob"])
+    with staff.begin("sam") as work:
+        service.edit(work, row.id, BASELINE)
+        service.submit(work, row.id)
+    everybody = {staff.id(who) for who in ("rae", "sam", "rob")}
+    assert set(seen(staff, "aud", row.id).authors) == everybody
+    with staff.begin("rae") as work, pytest.raises(Forbidden) as refused:
+        service.accept(work, row.id)
+    assert refused.value.reason == "evidence.own"
+    with works.begin(OPERATOR) as work:  # whoever entered it wrote it, whatever other rows say
+        work.session.execute(delete(EvidenceAuthor).where(EvidenceAuthor.evidence_id == row.id))
+    assert seen(staff, "aud", row.id).authors == (staff.id("rae"),)
+
+
 def test_a_holder_submits_about_what_they_hold_for_their_organisation(works, staff, track):
     organisation = add_partner(works, staff, track.id, org="cornell", handle="pia")
     with works.begin(OPERATOR) as work:
@@ -291,10 +316,21 @@ def test_only_a_person_decides(works, staff, track):
         service.accept(work, row.id)
 
 
-def test_the_operator_may_enter_evidence_and_a_person_accepts_it(staff, track):
-    row = hand_in(staff, "operator")
-    assert seen(staff, "aud", row.id).authors == ()
+@pytest.mark.parametrize("machine", ["operator", "bot"])
+def test_a_machine_writes_a_draft_and_a_person_hands_it_in(staff, track, machine):
+    """Else whoever runs the machine would accept, and approve on, what they wrote themselves."""
+    with staff.begin(machine) as work:
+        row = service.draft(work, BASELINE, authors=["mia"])
+    with staff.begin(machine) as work, pytest.raises(Forbidden) as refused:
+        service.submit(work, row.id)
+    assert refused.value.reason == "human.needed"
     with staff.begin("mia") as work:
+        service.submit(work, row.id)
+    assert staff.id("mia") in seen(staff, "aud", row.id).authors
+    with staff.begin("mia") as work, pytest.raises(Forbidden) as own:
+        service.accept(work, row.id)
+    assert own.value.reason == "evidence.own"
+    with staff.begin("rae") as work:
         assert service.accept(work, row.id).state == "accepted"
 
 
@@ -518,6 +554,51 @@ def test_the_public_sees_marked_evidence_of_an_applied_promotion(works, staff, t
     with staff.begin("sam") as work:
         service.dispute(work, row.id, reason="Wrong split.")
     assert seen_by_all(works, row.id) is None
+
+
+UNLISTED = """
+plan: quiet
+title: Quiet
+stages:
+  - {name: internal, audience: staff}
+  - {name: partner, audience: organisations, agreement: model-sharing, listed: false}
+  - {name: public, audience: everyone}
+"""
+
+
+def test_evidence_tells_of_no_release_that_is_not_listed(works, staff):
+    quiet = make_track(works, repo_id="gpt2-mini/quiet", plan=UNLISTED, salt="9")
+    first = accepted(staff, public=True, subject_sha256="9" * 64)
+
+    def promote(to, *evidence_ids):
+        with staff.begin("mia") as work:
+            request = releases.open_promotion(
+                work, track_id=quiet.id, to=to, rationale="Why.", evidence_ids=evidence_ids
+            )
+        for who in ("rob", "roy"):
+            with staff.begin(who) as work:
+                releases.approve(work, request.id, request_hash=request.request_hash)
+        with staff.begin("mia") as work:
+            releases.apply(work, request.id)
+
+    promote("partner", first.id)
+    assert seen_by_all(works, first.id) is None
+    second = accepted(staff, public=True, subject_sha256="9" * 64)
+    promote("public", second.id)
+    assert seen_by_all(works, second.id) is not None
+    assert seen_by_all(works, first.id) is None  # what the public decision did not rest on
+
+
+def test_its_authors_do_not_approve_evidence_for_the_public(staff, track):
+    row = accepted(staff, "mia", public=True, authors=["sam"])
+    for who in ("mia", "sam"):
+        with staff.begin(who) as work, pytest.raises(Forbidden) as refused:
+            service.approve_public(work, row.id)
+        assert refused.value.reason == "evidence.own"
+    with staff.begin("rob") as work:
+        assert service.approve_public(work, row.id).public_approved_at is not None
+    with staff.begin("mia") as work:  # to stop it is theirs too
+        assert service.approve_public(work, row.id, shown=False).public_approved_at is None
 
 
 # --- lists and facts -----------------------------------------------------------------------------

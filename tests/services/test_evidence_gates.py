@@ -35,7 +35,7 @@ from stagerelease.kernel.ids import new_id
 from stagerelease.ledger.tables import LogDetail, LogLeaf
 from stagerelease.partners.tables import Grant
 from stagerelease.releases import queries, service
-from stagerelease.releases.tables import Approval, StageEvent, Waiver
+from stagerelease.releases.tables import Approval, Promotion, StageEvent, Waiver
 
 __all__ = ["database_url", "staff", "staffed"]  # fixtures
 DAY = timedelta(days=1)
@@ -78,9 +78,9 @@ def track(works):
     return make_track(works, repo_id=REPO, plan=PLAN, salt="b")
 
 
-def measure(staff, clock, *, who="sam", accept="sue", **change):
-    """Hand evidence in as ``who`` and accept it as ``accept`` (not at all when None)."""
-    new = NewEvidence(
+def figures(clock, **change):
+    """Return evidence on how well texts of the track's weights are told from others."""
+    return NewEvidence(
         **{
             "type": "detectability",
             "metric": "accuracy",
@@ -96,8 +96,12 @@ def measure(staff, clock, *, who="sam", accept="sue", **change):
             **change,
         }
     )
+
+
+def measure(staff, clock, *, who="sam", accept="sue", **change):
+    """Hand evidence in as ``who`` and accept it as ``accept`` (not at all when None)."""
     with staff.begin(who) as work:
-        row = evidence.hand_in(work, new)
+        row = evidence.hand_in(work, figures(clock, **change))
     if accept is not None:
         with staff.begin(accept) as work:
             evidence.accept(work, row.id)
@@ -247,6 +251,76 @@ def test_what_is_not_accepted_any_more_counts_no_more(works, staff, track, clock
     assert gate(staff, request).outcome == "pending"
     assert f"It is {state}" in gate(staff, request).evidence[0].why
     assert blocked(staff, request) == {"gate.evidence"}
+
+
+def test_what_is_about_another_kind_of_file_says_nothing_of_this_one(works, staff, track, clock):
+    """A card or a tokenizer lies beside the weights, and beside those of other variants."""
+    about_card = measure(staff, clock, subject_sha256="c" * 64)  # README.md of the same revision
+    assert ask(staff, track).evidence_ids == ()
+    with refused("evidence.unfit", Invalid):
+        ask(staff, track, evidence_ids=[about_card])
+    with works.begin(OPERATOR) as work:
+        manifest = catalog.load_revision(work, track.revision_id).manifest_sha256
+        card = service.create_track(work, repo_id=REPO, kind="model_card", plan="measured")
+    about_all = measure(staff, clock, subject_sha256=manifest)
+    assert ask(staff, track).evidence_ids == (about_all,)
+    assert set(ask(staff, card).evidence_ids) == {about_card, about_all}
+    # A request that named it before this was asked for is held to it when it is decided on.
+    request = approve(staff, ask(staff, track, evidence_ids=[about_all]), "rae", "rob")
+    with works.begin(OPERATOR) as work:
+        work.session.execute(
+            update(Promotion).where(Promotion.id == request.id).values(evidence_ids=[about_card])
+        )
+    assert "which is no file of this track" in gate(staff, request).evidence[0].why
+    assert blocked(staff, request) == {"gate.evidence"}
+
+
+# --- superseding ---------------------------------------------------------------------------------
+
+
+def supersede(staff, clock, old, *, accept="sue", **change):
+    """Hand in evidence that supersedes ``old``, and accept it as staff's pages do."""
+    with staff.begin("sam") as work:
+        row = evidence.hand_in(work, figures(clock, **change), supersedes=old)
+    with staff.begin(accept) as work:
+        return service.accept_evidence(work, row.id).id
+
+
+@pytest.mark.parametrize("disputed", [False, True])
+def test_superseding_what_a_request_rests_on_re_opens_it(works, staff, track, clock, disputed):
+    """A piece that blocks is not put out of the way by another that says worse."""
+    good, bad = measure(staff, clock), measure(staff, clock, value=70.0)
+    request = approve(staff, ask(staff, track, evidence_ids=[good, bad]), "rae", "rob")
+    untouched = approve(staff, ask(staff, track, evidence_ids=[good]), "rae", "rob")
+    assert gate(staff, request).outcome == "inconclusive"
+    if disputed:
+        with staff.begin("sue") as work:
+            service.dispute_evidence(work, bad, reason="Wrong split.")
+        request = approve(staff, reload(staff, request), "rae", "rob")
+    before = log_size(works)
+    worse = supersede(staff, clock, bad, value=60.0)
+    now = reload(staff, request)
+    assert (now.state, now.request_hash == request.request_hash) == ("in_review", False)
+    assert blocked(staff, request) == {"gate.quorum"}
+    assert leaves(works, before) == [
+        *("evidence.drafted", "evidence.submitted"),
+        *("evidence.superseded", "evidence.accepted", "promotion.reopened"),
+    ]
+    assert reload(staff, untouched).request_hash == untouched.request_hash
+    assert worse in {e.id for e in page(staff, request).evidence if not e.named}
+
+
+def test_what_ended_before_it_is_superseded_re_opens_nothing_again(staff, track, clock):
+    old = measure(staff, clock)
+    with staff.begin("sam") as work:
+        row = evidence.hand_in(work, figures(clock), supersedes=old)
+    request = approve(staff, ask(staff, track), "rae", "rob")
+    with staff.begin("sue") as work:
+        service.retract_evidence(work, old, reason="A bug.")
+    request = reload(staff, request)
+    with staff.begin("sue") as work:
+        assert service.accept_evidence(work, row.id).state == "accepted"
+    assert reload(staff, request).request_hash == request.request_hash
 
 
 # --- authors -------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from make_release import database_url, leaves, staff, staffed, track
 
 from stagerelease.evidence import service
 from stagerelease.kernel.errors import Conflict, Forbidden, Unavailable
+from stagerelease.releases import service as releases
 
 __all__ = ["database_url", "staff", "staffed", "track"]
 
@@ -66,9 +67,9 @@ def test_two_that_supersede_one_do_not_deadlock(works, staff, track):
     one, two = hand_in(staff, supersedes=old.id), hand_in(staff, supersedes=old.id)
     came = at_once(
         staff,
-        ("rae", lambda work: service.accept(work, one.id)),
-        ("rob", lambda work: service.accept(work, two.id)),
-        ("sam", lambda work: service.retract(work, old.id, reason="Wrong.")),
+        ("rae", lambda work: releases.accept_evidence(work, one.id)),
+        ("rob", lambda work: releases.accept_evidence(work, two.id)),
+        ("sam", lambda work: releases.retract_evidence(work, old.id, reason="Wrong.")),
     )
     assert "Unavailable" not in came
     with staff.begin("aud", read_only=True) as work:

@@ -17,7 +17,8 @@ from make_release import (
     track,
 )
 
-from stagerelease.kernel.actor import SYSTEM
+from stagerelease.identity import service as identity
+from stagerelease.kernel.actor import OPERATOR, SYSTEM
 from stagerelease.kernel.errors import Blocked, Conflict, Forbidden, Invalid, NotFound, Stale
 from stagerelease.releases import queries, service
 from stagerelease.releases.ladder import shipped_source
@@ -132,6 +133,39 @@ def test_a_shipped_plan_unchanged_needs_no_second_person(staff):
     assert (row.state, row.missing) == ("applied", 0)
     changed = propose(staff, shipped_source("demo") + "# changed\n")
     assert (changed.state, changed.missing) == ("pending", 1)
+
+
+def test_a_shipped_plan_does_not_undo_alone_what_two_people_changed(staff):
+    source = shipped_source("demo")
+    propose(staff, source)
+    consent(staff, propose(staff, source + "# changed\n"))
+    back = propose(staff, source, who="max")
+    assert (back.state, back.missing) == ("pending", 1)
+    with staff.begin("aud", read_only=True) as work:
+        assert service.show_plan(work, "demo").version == 2
+    assert consent(staff, back).state == "applied"
+    # And it stays so: what people changed once is theirs.
+    assert propose(staff, source + "# again\n").state == "pending"
+
+
+@pytest.mark.parametrize("gone", ["role", "account"])
+@pytest.mark.parametrize("who", ["mia", "rae"])
+def test_people_stand_behind_a_plan_while_they_may(works, staff, who, gone):
+    """The proposer, or one who consented, leaves before there are enough."""
+    proposal = propose(staff, who="mia" if who == "mia" else "operator")
+    if who == "rae":
+        assert consent(staff, proposal).missing == 1
+    with works.begin(OPERATOR) as work:
+        if gone == "account":
+            identity.disable_person(work, who)
+        else:
+            role = {"mia": "release_manager", "rae": "reviewer"}[who]
+            identity.end_role(work, person=who, role=role)
+    with staff.begin("aud", read_only=True) as work:
+        assert service.show_proposal(work, proposal.id).missing == 2
+    assert consent(staff, proposal, who="rob").state == "pending"
+    assert newest(staff) == 1
+    assert consent(staff, proposal, who="roy").state == "applied"
 
 
 def test_a_track_keeps_the_plan_version_it_was_created_under(staff, track):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 from make_release import (
+    PLAN,
     Staff,
     database_url,
     leaves,
@@ -34,6 +36,10 @@ THREADS = 8
 LOSSES = (Conflict, Blocked, Stale)
 REVIEWERS = tuple(f"reviewer-{i}" for i in range(THREADS))
 Act = Callable[[], object]
+WAIVED = PLAN.replace("plan: ours", "plan: waived").replace(
+    "agreement: model-sharing}",
+    "agreement: model-sharing, gates: [{kind: manual, key: read, question: Read}]}",
+)
 HUNDRED = pytest.param(100, id="100 rounds", marks=pytest.mark.e2e)
 ROUNDS = [pytest.param(10, id="10 rounds"), HUNDRED]
 FEW = [
@@ -193,6 +199,31 @@ def test_approving_at_the_quorum_against_applying(works, reviewers, tracks, roun
             assert "review.approval" not in made[at:]  # nobody approves what is over
         else:
             assert "promotion.applied" not in made
+
+
+@pytest.mark.parametrize("what", ["role", "waiver"])
+def test_what_another_ended_after_one_began_does_not_count(works, staff, clock, request, what):
+    """A Work that applies began before the other, and takes its locks after it."""
+    if request.config.getoption("--db") == "sqlite":
+        pytest.skip("there one writer begins when the other has ended")
+    track = make_track(works, repo_id="race/waived", plan=WAIVED)
+    with staff.begin("sam") as work:
+        ends = clock.now() + timedelta(days=9)
+        waiver = service.propose_waiver(
+            work, track_id=track.id, stage="partner", gate="read", reason="Lost.", ends_at=ends
+        )
+    with staff.begin("sue") as work:
+        service.sign_waiver(work, waiver.id)
+    asked = approved(staff, opened(staff, track.id))
+    with pytest.raises(Blocked), staff.begin("mia") as applies:
+        clock.move(timedelta(seconds=5))
+        with staff.begin("operator" if what == "role" else "sue") as ends_it:
+            if what == "role":
+                identity.end_role(ends_it, person="rob", role="reviewer")
+            else:
+                service.end_waiver(ends_it, waiver.id, reason="Found.")
+        service.apply(applies, asked.id)
+    assert stage_of(works, track.id) == "internal"
 
 
 @pytest.mark.parametrize("rounds", FEW)

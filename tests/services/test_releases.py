@@ -203,6 +203,20 @@ def test_any_edit_makes_a_new_hash_and_voids_approvals(staff, track):
     assert apply(staff, approve(staff, back, "rae", "rob")).state == "applied"
 
 
+def test_submitting_again_what_is_submitted_does_not_put_its_end_off(staff, track, clock):
+    request = open_request(staff, track.id)
+    clock.move(20 * DAY)
+    for act in (lambda: None, lambda: approve(staff, request, "rae"), lambda: None):
+        act()
+        with pytest.raises(Conflict), staff.begin("mia") as work:
+            service.resubmit(work, request.id)
+    assert page(staff, request).promotion.expires_at == request.expires_at
+    clock.move(10 * DAY)
+    assert blocked(staff, request) >= {"expired"}
+    with pytest.raises(Conflict), staff.begin("mia") as work:
+        service.resubmit(work, request.id)
+
+
 def test_an_edit_that_changes_nothing_or_is_by_another_is_refused(staff, track):
     request = open_request(staff, track.id)
     with pytest.raises(Invalid), staff.begin("mia") as work:
@@ -343,6 +357,34 @@ def test_a_manual_gate_is_answered_once_by_somebody_else(works, staff, track, cl
         service.edit_promotion(work, request.id, rationale="With a better card.")
         request = service.resubmit(work, request.id)
     judge("rae")
+    assert apply(staff, approve(staff, request, "rae", "rob")).state == "applied"
+
+
+@pytest.mark.parametrize("gone", ["role", "account"])
+def test_an_answer_counts_while_its_giver_may_give_it(works, staff, track, clock, gone):
+    at_partner(staff, track)
+    make_grant(works, track.id, "partner", staff.id("nia"))
+    clock.move(14 * DAY)
+
+    def judged(request):
+        with staff.begin("roy") as work:
+            service.judge(work, request.id, gate="card-read", passed=True, reason="I read it.")
+        return approve(staff, request, "rae", "rob")
+
+    request = judged(open_request(staff, track.id, to="public"))
+    with works.begin(OPERATOR) as work:
+        if gone == "role":
+            identity.end_role(work, person="roy", role="reviewer")
+        else:
+            identity.disable_person(work, "roy")
+    assert blocked(staff, request) == {"gate.manual"}
+    with staff.begin("rae") as work, pytest.raises(Conflict, match="answered already"):
+        service.judge(work, request.id, gate="card-read", passed=True, reason="I read it.")
+    with staff.begin("mia") as work:  # an edit asks everything anew
+        service.edit_promotion(work, request.id, rationale="Read again.")
+        request = service.resubmit(work, request.id)
+    with staff.begin("rae") as work:
+        service.judge(work, request.id, gate="card-read", passed=True, reason="I read it.")
     assert apply(staff, approve(staff, request, "rae", "rob")).state == "applied"
 
 
@@ -645,6 +687,7 @@ ACTS = {
         lambda w, _: service.dispute_evidence(w, "evd_1", reason="x"),
         "evidence:submit",
     ),
+    "accept_evidence": (lambda w, _: service.accept_evidence(w, "evd_1"), "evidence:decide"),
 }
 
 
@@ -668,10 +711,33 @@ def test_every_use_case_asks_first(works, staff, track):
             act(work, track.id)
 
 
-def test_the_operator_sets_up_but_opens_no_request(staff, track):
+@pytest.mark.parametrize("who", ["operator", "bot"])
+def test_only_a_person_opens_a_request(works, staff, track, who):
+    """Whoever runs a machine, or the host, could approve what it asks for."""
+    with works.begin(OPERATOR) as work:
+        identity.assign_role(work, person="bot", role="release_manager")
     with pytest.raises(Forbidden) as caught:
-        open_request(staff, track.id, who="operator")
+        open_request(staff, track.id, who=who)
     assert caught.value.reason == "human.needed"
+    assert apply(staff, approve(staff, open_request(staff, track.id), "rae", "rob"), who="bot")
+
+
+@pytest.mark.parametrize("who", ["operator", "bot"])
+def test_a_machine_neither_edits_nor_submits_a_request(works, staff, track, who):
+    request = open_request(staff, track.id)
+    bot = staff.id("bot")
+    with works.begin(OPERATOR) as work:
+        identity.assign_role(work, person="bot", role="release_manager")
+        work.session.execute(
+            update(Promotion).where(Promotion.id == request.id).values(requester_id=bot)
+        )
+    for act in (
+        lambda work: service.edit_promotion(work, request.id, rationale="Mine."),
+        lambda work: service.resubmit(work, request.id),
+    ):
+        with pytest.raises(Forbidden) as caught, staff.begin(who) as work:
+            act(work)
+        assert caught.value.reason == "human.needed"
 
 
 @pytest.mark.parametrize("number", [0, -1, 999, 2**31, 2**80])
@@ -735,3 +801,40 @@ def test_a_state_changed_behind_its_back_cannot_skip_the_gates(works, staff, tra
 def test_ids_look_like_what_they_name(staff, track):
     assert track.id.startswith("trk_")
     assert len(track.id) == len(new_id("trk"))
+
+
+@pytest.mark.parametrize("what", ["role", "waiver"])
+def test_what_ended_before_the_locks_were_held_does_not_count(works, staff, clock, what):
+    """A Work began, waited for its locks, and meanwhile a role or a waiver came to its end."""
+    ends = clock.now() + timedelta(seconds=3)
+    manual = PLAN.replace("plan: ours", "plan: waived").replace(
+        "agreement: model-sharing}",
+        "agreement: model-sharing, gates: [{kind: manual, key: read, question: Read}]}",
+    )
+    other = make_track(works, repo_id="gpt2-mini/waived", plan=manual, salt="e")
+    if what == "role":
+        with works.begin(OPERATOR) as work:
+            identity.end_role(work, person="rob", role="reviewer")
+            identity.assign_role(work, person="rob", role="reviewer", ends_at=ends)
+    last = ends if what == "waiver" else ends + DAY
+    with staff.begin("sam") as work:
+        waiver = service.propose_waiver(
+            work, track_id=other.id, stage="partner", gate="read", reason="Lost.", ends_at=last
+        )
+    with staff.begin("sue") as work:
+        service.sign_waiver(work, waiver.id)
+    request = approve(staff, open_request(staff, other.id), "rae", "rob")
+    with pytest.raises(Blocked) as caught, staff.begin("mia") as work:
+        clock.move(timedelta(seconds=5))
+        service.apply(work, request.id)
+    expected = {"role": "gate.quorum", "waiver": "gate.manual"}[what]
+    assert {b.code for b in caught.value.blockers} == {expected}
+
+
+def test_an_instant_of_a_work_never_goes_back(works, clock):
+    with works.begin(OPERATOR) as work:
+        began = work.now
+        clock.move(-DAY)
+        assert work.refresh_now() == began
+        clock.move(2 * DAY)
+        assert work.refresh_now() == work.now == began + DAY

@@ -100,7 +100,7 @@ def accept(
 ) -> None:
     """Accept submitted evidence, so that it counts for gates."""
     with opened() as box, box.works.begin(box.actor) as work:
-        box.out.show(service.accept(work, evidence_id, reason=reason), columns=COLUMNS)
+        box.out.show(releases.accept_evidence(work, evidence_id, reason=reason), columns=COLUMNS)
 
 
 @app.command("reject")

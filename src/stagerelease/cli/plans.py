@@ -26,7 +26,12 @@ Source = Annotated[
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is kept on record.")]
 _LONGEST_FILE = 1_000_000
 _COLUMNS = ("slug", "version", "sha256", "created_at", "leaf_idx")
-_EFFECTS = {"loosens": "- looser ", "tightens": "+ tighter", "neutral": "  changed"}
+_EFFECTS = {
+    "loosens": "- looser ",
+    "tightens": "+ tighter",
+    "neutral": "  changed",
+    "unclear": "? unclear",
+}
 
 
 def _read(source: str) -> str:

@@ -21,13 +21,26 @@ from stagerelease.kernel.errors import Conflict, Unavailable
 
 @dataclass(slots=True)
 class Work:
-    """A transaction under way: its session, its one instant, and who acts in it."""
+    """A transaction under way: its session, its instant, and who acts in it.
+
+    The instant moves only by ``refresh_now``, while locks are taken and before anything is decided.
+    """
 
     session: Session
     now: datetime
+    clock: Clock
     actor: Actor = ANONYMOUS
     read_only: bool = False
     dry_run: bool = False
+
+    def refresh_now(self) -> datetime:
+        """Read the clock again, never backwards; call it once the locks of a decision are held.
+
+        Whoever waited for a lock must not decide at an instant before what the one it waited for
+        has done: a role that ended meanwhile would count as held.
+        """
+        self.now = max(self.now, self.clock.now())
+        return self.now
 
     @property
     def is_postgres(self) -> bool:
@@ -67,7 +80,14 @@ class Works:
                 # The transaction first, then the clock: a writer that waited for SQLite's lock
                 # must not decide at an instant before what the one it waited for has done.
                 session.connection()
-                work = Work(session, self.clock.now(), actor, read_only=read_only, dry_run=dry_run)
+                work = Work(
+                    session,
+                    self.clock.now(),
+                    self.clock,
+                    actor,
+                    read_only=read_only,
+                    dry_run=dry_run,
+                )
                 yield work
                 if read_only or dry_run:
                     session.rollback()

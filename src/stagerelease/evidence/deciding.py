@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
-
 from stagerelease.db.work import Work
 from stagerelease.evidence import queries
 from stagerelease.evidence.holding import held_digests
+from stagerelease.evidence.humans import accountable
 from stagerelease.evidence.moving import lock, move, record
 from stagerelease.evidence.queries import EvidenceRow
 from stagerelease.evidence.reading import load_visible
-from stagerelease.evidence.rules import FactStatus, State, check_text
+from stagerelease.evidence.rules import STANDING, FactStatus, State, check_text
 from stagerelease.evidence.tables import Evidence
 from stagerelease.identity.rules import Permission, authorize, require
-from stagerelease.identity.tables import Person
 from stagerelease.kernel.errors import Conflict, Forbidden
 
 
 def accept(work: Work, evidence_id: str, *, reason: str = "") -> EvidenceRow:
     """Accept submitted evidence, so that it counts for gates; what it supersedes ends with it.
+
+    Faces call ``releases.service.accept_evidence``, which also re-opens the requests that rest on
+    what it supersedes.
 
     Raises:
         NotFound, Forbidden: no such evidence; the caller does not decide on evidence, wrote or
@@ -45,7 +46,7 @@ def accept(work: Work, evidence_id: str, *, reason: str = "") -> EvidenceRow:
         )
     evidence.accepted_at = work.now
     evidence.accepted_by = work.actor.id
-    if old is not None and old.state in (State.ACCEPTED, State.DISPUTED):
+    if old is not None and old.state in STANDING:
         was = old.state
         move(old, State.SUPERSEDED, reason=f"Superseded by {evidence.id}.")
         record(work, old, "superseded", before=was, reason=old.state_reason)
@@ -161,7 +162,8 @@ def retract(work: Work, evidence_id: str, *, reason: str) -> EvidenceRow:
 def approve_public(work: Work, evidence_id: str, *, shown: bool = True) -> EvidenceRow:
     """Let accepted evidence that its authors marked public be shown to all, or stop that.
 
-    Without this it is shown once an applied promotion used it.
+    Without this it is shown once an applied promotion to a listed stage used it. Its authors never
+    approve it; to stop showing it, anybody who decides on evidence may.
 
     Raises:
         NotFound, Forbidden: see ``accept``.
@@ -169,6 +171,8 @@ def approve_public(work: Work, evidence_id: str, *, shown: bool = True) -> Evide
     """
     _check_judge(work)
     evidence = lock(work, evidence_id)
+    if shown:  # to stop it needs nobody else
+        _refuse_own(work, evidence)
     if shown and (not evidence.public or evidence.state != State.ACCEPTED):
         raise Conflict(
             f"{evidence.id} is {evidence.state} and "
@@ -188,18 +192,7 @@ def approve_public(work: Work, evidence_id: str, *, shown: bool = True) -> Evide
 def _check_judge(work: Work) -> None:
     """Return only if an accountable human who may decide on evidence acts."""
     require(work.actor, Permission.EVIDENCE_DECIDE)
-    kind = None
-    if work.actor.is_human:
-        kind = work.session.execute(
-            select(Person.kind).where(Person.id == work.actor.id, Person.disabled_at.is_(None))
-        ).scalar_one_or_none()
-    if kind != "human":
-        raise Forbidden(
-            f"Only a person may decide on evidence: {work.actor.name} is not a human's own "
-            "account.",
-            reason="human.needed",
-            next_step="Sign in as yourself, with a personal token.",
-        )
+    accountable(work, "decide on evidence")
 
 
 def _decides_or_wrote(work: Work, evidence: Evidence) -> bool:
@@ -214,8 +207,7 @@ def _holds(work: Work, evidence: Evidence) -> bool:
 
 
 def _refuse_own(work: Work, evidence: Evidence) -> None:
-    authors = queries.authors_of(work, [evidence.id])[evidence.id]
-    if work.actor.id in authors or work.actor.id == evidence.created_by:
+    if work.actor.id in queries.authors_of(work, [evidence.id])[evidence.id]:
         raise Forbidden(
             "Nobody decides on evidence they wrote or entered.",
             reason="evidence.own",

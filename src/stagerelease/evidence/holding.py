@@ -81,12 +81,36 @@ def held_digests(work: Work, *, person_id: str, organisations: Collection[str]) 
     return set(work.session.execute(union(manifests, files)).scalars())
 
 
-def used_in_applied(work: Work) -> Select[Any]:
-    """Select the ids of all evidence that an applied promotion names."""
+def used_in_listed(work: Work) -> Select[Any]:
+    """Select the ids of all evidence that an applied promotion to a listed stage names.
+
+    What a move to an unlisted stage rests on would tell of a release nobody is to know of.
+    """
     each: Any = func.json_array_elements_text if work.is_postgres else func.json_each
     ids = each(_PROMOTION.c.evidence_ids).table_valued(column("value", String), name="used")
     return (
         select(ids.c.value)
         .select_from(_PROMOTION.join(ids, literal_column("true")))
-        .where(_PROMOTION.c.state == "applied")
+        .where(_PROMOTION.c.state == "applied", _led_to_listed(work))
+    )
+
+
+def _led_to_listed(work: Work) -> ColumnElement[bool]:
+    """Return whether the stage that the promotion of the row led to is listed, by its own plan."""
+    plan = table("plan_version", column("id", String), column("document", JSON))
+    stages: Any = (
+        func.json_array_elements(plan.c.document["stages"])
+        if work.is_postgres
+        else func.json_each(plan.c.document, "$.stages")
+    )
+    stage = stages.table_valued(column("value", JSON), name="stage")
+    return (
+        select(plan.c.id)
+        .select_from(plan.join(stage, literal_column("true")))
+        .where(
+            plan.c.id == literal_column("promotion.plan_version_id"),
+            stage.c.value["name"].as_string() == literal_column("promotion.to_stage"),
+            stage.c.value["listed"].as_boolean(),
+        )
+        .exists()
     )

@@ -36,6 +36,7 @@ def lock(work: Work, evidence_id: str) -> Evidence:
         evidence = work.session.execute(
             select(Evidence).where(Evidence.id == evidence_id).with_for_update()
         ).scalar_one_or_none()
+        work.refresh_now()
     if evidence is None:
         raise NotFound(f"There is no evidence {evidence_id!r}.", reason="evidence.unknown")
     return evidence

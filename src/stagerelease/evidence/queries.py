@@ -25,7 +25,7 @@ from stagerelease.evidence.tables import (
     EvidenceAuthor,
     EvidenceEvent,
 )
-from stagerelease.identity.tables import Organisation
+from stagerelease.identity.tables import Organisation, Person
 from stagerelease.kernel.errors import NotFound
 
 MOST_PARAMETERS = 500  # of one statement, below every driver's limit
@@ -170,15 +170,21 @@ def load_evidence(work: Work, evidence_id: str) -> EvidenceRow:
 
 
 def authors_of(work: Work, evidence_ids: Collection[str]) -> dict[str, frozenset[str]]:
-    """Return the person ids of the authors of each of these pieces of evidence."""
+    """Return the person ids of the authors of each of these pieces of evidence.
+
+    The account that entered it is one of them, whoever is named.
+    """
     found: dict[str, set[str]] = {one: set() for one in evidence_ids}
     for part in _parts(evidence_ids):
-        rows = work.session.execute(
-            select(EvidenceAuthor.evidence_id, EvidenceAuthor.person_id).where(
-                EvidenceAuthor.evidence_id.in_(part)
-            )
+        named = select(EvidenceAuthor.evidence_id, EvidenceAuthor.person_id).where(
+            EvidenceAuthor.evidence_id.in_(part)
         )
-        for evidence_id, person_id in rows:
+        entered = (
+            select(Evidence.id, Person.id)
+            .join(Person, Person.id == Evidence.created_by)
+            .where(Evidence.id.in_(part))
+        )
+        for evidence_id, person_id in work.session.execute(named.union(entered)):
             found[evidence_id].add(person_id)
     return {one: frozenset(people) for one, people in found.items()}
 
@@ -376,6 +382,7 @@ def coordination_events(work: Work, record_id: str) -> list[CoordinationEventRow
 
 
 def written_by(work: Work, person_ids: Collection[str]) -> set[str]:
-    """Return the ids of all evidence that one of these people is an author of."""
-    statement = select(EvidenceAuthor.evidence_id).where(EvidenceAuthor.person_id.in_(person_ids))
-    return set(work.session.scalars(statement))
+    """Return the ids of all evidence that one of these people is an author of, or entered."""
+    named = select(EvidenceAuthor.evidence_id).where(EvidenceAuthor.person_id.in_(person_ids))
+    entered = select(Evidence.id).where(Evidence.created_by.in_(person_ids))
+    return set(work.session.scalars(named.union(entered)))

@@ -2,7 +2,7 @@
 
 Staff who read evidence see all of it. A holder sees their own, and what was accepted about tracks
 they hold. Everybody else sees what was accepted, marked public, and either used in an applied
-promotion or approved for the public; and of that, no person's name.
+promotion to a listed stage or approved for the public; and of that, no person's name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, or_, select
 
 from stagerelease.db.work import Work
 from stagerelease.evidence import queries
-from stagerelease.evidence.holding import held_digests, used_in_applied
+from stagerelease.evidence.holding import held_digests, used_in_listed
 from stagerelease.evidence.kinds import TYPES
 from stagerelease.evidence.queries import (
     EVIDENCE,
@@ -55,7 +55,7 @@ def _shown_to_all(work: Work) -> ColumnElement[bool]:
     return and_(
         Evidence.public.is_(True),
         Evidence.state == State.ACCEPTED,
-        or_(Evidence.public_approved_at.is_not(None), Evidence.id.in_(used_in_applied(work))),
+        or_(Evidence.public_approved_at.is_not(None), Evidence.id.in_(used_in_listed(work))),
     )
 
 

@@ -44,6 +44,9 @@ MOVES: Mapping[State, frozenset[State]] = {
 }
 """What may follow what; three states end it."""
 
+STANDING = frozenset({State.ACCEPTED, State.DISPUTED})
+"""States of evidence that somebody accepted and nobody has ended: what may be superseded."""
+
 
 class FactStatus(StrEnum):
     """How well a fact is established, as its record says."""

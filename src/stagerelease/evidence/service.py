@@ -1,7 +1,8 @@
 """This slice's use cases, under one name for the faces and the floors above.
 
-Retraction and dispute re-open promotion requests, which live above: faces go through
-``releases.service.retract_evidence`` and ``dispute_evidence``, which call the two here.
+Retraction, dispute and supersession re-open promotion requests, which live above: faces go through
+``releases.service.retract_evidence``, ``dispute_evidence`` and ``accept_evidence``, which call the
+three here.
 """
 
 from __future__ import annotations

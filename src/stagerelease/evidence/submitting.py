@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import or_, select
 
 from stagerelease.db.work import Work
 from stagerelease.evidence import queries
 from stagerelease.evidence.holding import held_digests
+from stagerelease.evidence.humans import accountable
 from stagerelease.evidence.measure import NewEvidence, check
 from stagerelease.evidence.moving import lock, move, record
 from stagerelease.evidence.queries import EvidenceRow, storable
-from stagerelease.evidence.rules import State, check_dates
+from stagerelease.evidence.rules import STANDING, State, check_dates
 from stagerelease.evidence.tables import Evidence, EvidenceAuthor
 from stagerelease.evidence.throttle import Written, spend
 from stagerelease.identity import queries as people
@@ -93,6 +94,10 @@ def edit(
 ) -> EvidenceRow:
     """Replace the words of a draft; what has been submitted never changes.
 
+    Whoever is an author of it already stays one, named or not: else one of two could write the
+    other out of it, who would then approve on it. A draft that names somebody wrongly is retracted
+    and written anew.
+
     ``seen`` is the ``content_sha256`` of the draft that the caller changed: with it, nothing that
     another author wrote meanwhile is written over unread.
 
@@ -120,7 +125,6 @@ def edit(
         setattr(evidence, name, value)
     evidence.organisation_id = organisation_id
     evidence.supersedes_id = supersedes
-    work.session.execute(delete(EvidenceAuthor).where(EvidenceAuthor.evidence_id == evidence.id))
     _write_authors(work, evidence.id, writers)
     return record(work, evidence, "edited", before=State.DRAFT)
 
@@ -146,12 +150,18 @@ def open_draft(work: Work, evidence_id: str) -> EvidenceRow:
 def submit(work: Work, evidence_id: str) -> EvidenceRow:
     """Hand a draft in, to be decided on by staff who did not write it.
 
+    Whoever hands it in answers for it and is one of its authors. A machine, or a shell on the host,
+    may write drafts that name a person, who reads and submits them: else whoever runs it would
+    decide on what they wrote themselves.
+
     Raises:
         NotFound: no such draft, or not the caller's. Conflict: it was submitted already.
-        Invalid, Forbidden: it could not be written down today (dates, subject, a grant that ended).
+        Invalid, Forbidden: it could not be written down today (dates, subject, a grant that ended);
+            not a person.
     """
     require(work.actor, Permission.EVIDENCE_SUBMIT)
     evidence = lock_own(work, evidence_id)
+    _write_authors(work, evidence.id, [accountable(work, "submit evidence")])
     before = evidence.state
     move(evidence, State.SUBMITTED, reason="")
     check_dates(evidence.measured_at, evidence.valid_until, work.now)
@@ -285,7 +295,11 @@ def _may_name(work: Work, person_id: str, organisation_id: str | None) -> bool:
 
 
 def _write_authors(work: Work, evidence_id: str, people_ids: Collection[str]) -> None:
-    for person_id in sorted(people_ids):
+    """Add authors to those the evidence has."""
+    known = work.session.scalars(
+        select(EvidenceAuthor.person_id).where(EvidenceAuthor.evidence_id == evidence_id)
+    )
+    for person_id in sorted(set(people_ids) - set(known)):
         work.session.add(EvidenceAuthor(evidence_id=evidence_id, person_id=person_id))
     work.session.flush()
 
@@ -303,7 +317,7 @@ def _check_supersedes(
         fault = f"There is no evidence {old_id!r:.80} that you could supersede."
     elif old.type != type_:
         fault = f"{old.id} is {old.type}; {type_} cannot supersede it."
-    elif old.state not in (State.ACCEPTED, State.DISPUTED):
+    elif old.state not in STANDING:
         fault = f"{old.id} is {old.state}; only accepted or disputed evidence is superseded."
     if fault is not None:
         raise Invalid(fault, reason="evidence.supersedes", fields=[FieldError("supersedes", fault)])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from stagerelease.releases import weighing
 from stagerelease.releases.ladder import Plan, Stage
 from stagerelease.releases.plans import plan_document
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference. ``effect`` is loosens, tightens, or neutral when neither can be said.
+    """One difference. ``effect`` is loosens, tightens, neutral, or unclear when it cannot be told.
 
     ``before`` and ``after`` are the values as a plan writes them, None where there is none.
     """
@@ -42,23 +44,8 @@ def _said(value: Any) -> str:
     return str(value)
 
 
-def _order(before: Any, after: Any) -> str:
-    return "neutral" if before == after else "loosens" if after < before else "tightens"
-
-
-def _sets(before: frozenset[str], after: frozenset[str]) -> str:
-    return "loosens" if after > before else "tightens" if after < before else "neutral"
-
-
-_PLAIN_KEYS = (
-    "audience",
-    "listed",
-    "agreement",
-    "permissions",
-    "prompt_logging",
-    "minimum_dwell",
-    "not_before",
-)
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+"""From when a stage without a date may be entered."""
 
 
 def _stage_changes(
@@ -66,23 +53,19 @@ def _stage_changes(
 ) -> Iterator[Change]:
     where = f"Stage {new.name}"
     effects = {
-        "minimum_dwell": _order(old.minimum_dwell, new.minimum_dwell),
-        "permissions": _sets(old.permissions, new.permissions),
+        "audience": weighing.audience(old.audience, new.audience),
+        "listed": weighing.order(not old.listed, not new.listed),
+        "agreement": weighing.agreement(old.agreement, new.agreement),
+        "permissions": weighing.sets(old.permissions, new.permissions),
+        "prompt_logging": weighing.order(old.prompt_logging, new.prompt_logging),
+        "minimum_dwell": weighing.order(old.minimum_dwell, new.minimum_dwell),
+        "not_before": weighing.order(old.not_before or _ALWAYS, new.not_before or _ALWAYS),
     }
-    if old.not_before != new.not_before:
-        effects["not_before"] = (
-            "tightens"
-            if old.not_before is None
-            else "loosens"
-            if new.not_before is None
-            else _order(old.not_before, new.not_before)
-        )
-    for key in _PLAIN_KEYS:
+    for key, effect in effects.items():
         if before.get(key) != after.get(key):
-            effect = effects.get(key, "neutral")
             yield Change(f"{where}, {key}", before.get(key), after.get(key), effect)
     yield from _quorum_changes(where, old, new)
-    yield from _gate_changes(where, before.get("gates", []), after.get("gates", []))
+    yield from _gate_changes(where, (old, new), before.get("gates", []), after.get("gates", []))
 
 
 def _quorum_changes(where: str, old: Stage, new: Stage) -> Iterator[Change]:
@@ -91,44 +74,58 @@ def _quorum_changes(where: str, old: Stage, new: Stage) -> Iterator[Change]:
             f"{where}, quorum",
             old.quorum.count,
             new.quorum.count,
-            _order(old.quorum.count, new.quorum.count),
+            weighing.order(old.quorum.count, new.quorum.count),
         )
     was, now = frozenset(old.quorum.roles), frozenset(new.quorum.roles)
     if was != now:
-        yield Change(f"{where}, quorum roles", sorted(was), sorted(now), _sets(was, now))
+        yield Change(f"{where}, quorum roles", sorted(was), sorted(now), weighing.sets(was, now))
 
 
-def _gate_changes(where: str, old: list[Any], new: list[Any]) -> Iterator[Change]:
+def _gate_changes(
+    where: str, stages: tuple[Stage, Stage], old: list[Any], new: list[Any]
+) -> Iterator[Change]:
     was = {gate["key"]: gate for gate in old}
     now = {gate["key"]: gate for gate in new}
+    specs = [{spec.key: spec for spec in stage.gates} for stage in stages]
     for key in [*was, *(k for k in now if k not in was)]:
         before, after = was.get(key), now.get(key)
         if before != after:
-            effect = "tightens" if before is None else "loosens" if after is None else "neutral"
+            effect = weighing.TIGHTENS if before is None else weighing.LOOSENS
+            if before is not None and after is not None:
+                effect = weighing.gate(specs[0][key], specs[1][key])
             yield Change(f"{where}, gate {key}", before, after, effect)
 
 
 def differences(old: Plan, new: Plan) -> tuple[Change, ...]:
     """Return what changes from ``old`` to ``new``, stage by stage; empty when nothing does."""
     before, after = plan_document(old), plan_document(new)
+    words = {
+        "title": weighing.NEUTRAL,
+        "description": weighing.NEUTRAL,
+        # the longer a request lives, the longer its approvals count
+        "request_lifetime": weighing.order(new.request_lifetime, old.request_lifetime),
+    }
     found: list[Change] = [
-        Change(key.replace("_", " ").capitalize(), before.get(key), after.get(key), "neutral")
-        for key in ("title", "description", "request_lifetime")
+        Change(key.replace("_", " ").capitalize(), before.get(key), after.get(key), effect)
+        for key, effect in words.items()
         if before.get(key) != after.get(key)
     ]
     stages = {stage["name"]: stage for stage in before["stages"]}
     renewed = {stage["name"]: stage for stage in after["stages"]}
     for stage in old.ladder:
         if new.find(stage.name) is None:
-            found.append(Change(f"Stage {stage.name}", stages[stage.name], None, "loosens"))
+            gone = stages[stage.name]
+            found.append(Change(f"Stage {stage.name}", gone, None, weighing.removed(old, stage)))
     for stage in new.ladder:
         was = old.find(stage.name)
         if was is None:
-            found.append(Change(f"Stage {stage.name}", None, renewed[stage.name], "tightens"))
+            come = renewed[stage.name]
+            effect = weighing.added(old, new, stage)
+            found.append(Change(f"Stage {stage.name}", None, come, effect))
         else:
             found.extend(_stage_changes(was, stage, stages[stage.name], renewed[stage.name]))
     order = [s.name for s in old.ladder if new.find(s.name)]
     reorder = [s.name for s in new.ladder if old.find(s.name)]
     if order != reorder:
-        found.append(Change("Order of stages", order, reorder, "neutral"))
+        found.append(Change("Order of stages", order, reorder, weighing.UNCLEAR))
     return tuple(found)

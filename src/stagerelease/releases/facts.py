@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
@@ -63,6 +63,7 @@ __all__ = [
     "standing",
 ]
 MAY_WAIVE = frozenset(r for r in Role if Permission.WAIVER_SIGN in ROLE_PERMISSIONS[r])
+MAY_DECIDE = frozenset(r for r in Role if Permission.PROMOTION_DECIDE in ROLE_PERMISSIONS[r])
 Standing = tuple[str, bool, bool, frozenset[str]]
 
 
@@ -129,23 +130,29 @@ def standing(work: Work, person_ids: Collection[str], *, lock: bool = False) -> 
     """Return ``(handle, human, disabled, roles at work.now)`` of people.
 
     ``lock`` keeps their accounts and roles as they are until this Work ends, so that a role cannot
-    end between being read here and the decision that rests on it.
+    end between being read here and the decision that rests on it. One that ended while the lock was
+    waited for is over: the clock is read again once it is held.
     """
     people = select(Person.id, Person.handle, Person.kind, Person.disabled_at).where(
         Person.id.in_(person_ids)
     )
-    roles = select(RoleAssignment.person_id, RoleAssignment.role).where(
-        RoleAssignment.person_id.in_(person_ids),
-        RoleAssignment.starts_at <= work.now,
-        or_(RoleAssignment.ends_at.is_(None), RoleAssignment.ends_at > work.now),
-    )
+    roles = select(
+        RoleAssignment.person_id,
+        RoleAssignment.role,
+        RoleAssignment.starts_at,
+        RoleAssignment.ends_at,
+    ).where(RoleAssignment.person_id.in_(person_ids))
     if lock:
         people = people.order_by(Person.id).with_for_update(read=True)
         roles = roles.order_by(RoleAssignment.id).with_for_update(read=True)
     accounts = work.session.execute(people).all()
+    assigned = work.session.execute(roles).all()
+    if lock:
+        work.refresh_now()
     held: dict[str, set[str]] = {}
-    for person_id, role in work.session.execute(roles):
-        held.setdefault(person_id, set()).add(role)
+    for person_id, role, starts_at, ends_at in assigned:
+        if starts_at <= work.now and (ends_at is None or ends_at > work.now):
+            held.setdefault(person_id, set()).add(role)
     return {
         p.id: (
             p.handle,
@@ -172,6 +179,24 @@ def approval_facts(
         )
         for given in approvals
         if given.verdict == "approve"
+    )
+
+
+def _judgement_facts(
+    judgements: Sequence[JudgementRow], who: dict[str, Standing]
+) -> tuple[JudgementFact, ...]:
+    return tuple(
+        JudgementFact(
+            gate=said.gate,
+            request_hash=said.request_hash,
+            person_id=said.person_id,
+            passed=said.passed,
+            reason=said.reason,
+            human=who[said.person_id][1],
+            disabled=who[said.person_id][2],
+            entitled=bool(who[said.person_id][3] & MAY_DECIDE),
+        )
+        for said in judgements
     )
 
 
@@ -204,8 +229,12 @@ def _waiver_facts(waivers: Sequence[WaiverRow], who: dict[str, Standing]) -> tup
 
 
 def subjects_of(work: Work, track: TrackRow) -> frozenset[str]:
-    """Return the digests evidence about this track may have as its subject: files and manifest."""
-    files = {file.sha256 for file in catalog.files(work, track.revision_id)}
+    """Return the digests evidence about this track may have as its subject.
+
+    The files of the track's own kind, and the manifest of its revision: what was measured on a card
+    or a tokenizer beside the weights, which other revisions share, says nothing about them.
+    """
+    files = {f.sha256 for f in catalog.files(work, track.revision_id) if f.kind == track.kind}
     return frozenset(files | {catalog.load_revision(work, track.revision_id).manifest_sha256})
 
 
@@ -349,8 +378,8 @@ class Gathered:
 def gather(work: Work, promotion_id: int, *, lock: bool = False) -> Facts:
     """Return everything a decision on this request may look at, as it is now.
 
-    ``lock`` keeps what approvers, signers of waivers and evidence are until this Work ends; the
-    caller holds the rows of the track and the request already.
+    ``lock`` keeps what approvers, judges, signers of waivers and evidence are until this Work ends;
+    the caller holds the rows of the track and the request already.
     """
     return gather_all(work, promotion_id, lock=lock).facts
 
@@ -364,6 +393,7 @@ def gather_all(work: Work, promotion_id: int, *, lock: bool = False) -> Gathered
     judgements = judgements_of(work, row)
     waivers = waivers_of(work, track.id, target.name)
     ids = {given.person_id for given in approvals if given.verdict == "approve"}
+    ids |= {given.person_id for given in judgements}
     ids |= {signed.person_id for waiver in waivers for signed in waiver.signatures}
     if lock and row.evidence_ids:  # so that none of it is superseded before this Work ends
         ids_of = select(Evidence.id).where(Evidence.id.in_(row.evidence_ids))
@@ -378,10 +408,7 @@ def gather_all(work: Work, promotion_id: int, *, lock: bool = False) -> Gathered
         requester=row.requester_id,
         request_hash=row.request_hash,
         approvals=approval_facts(approvals, who),
-        judgements=tuple(
-            JudgementFact(j.gate, j.request_hash, j.person_id, j.passed, j.reason)
-            for j in judgements
-        ),
+        judgements=_judgement_facts(judgements, who),
         subjects=subjects_of(work, track) if row.evidence_ids else frozenset(),
         evidence=tuple(known),
         waivers=_waiver_facts(waivers, who),

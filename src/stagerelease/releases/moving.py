@@ -1,7 +1,8 @@
 """The one way a promotion request changes state, and the locks every decision takes first.
 
 Lock order, everywhere in this slice: tracks (by id), then promotion requests (by number), then
-evidence and waivers, then people and roles, then the ledger.
+evidence and waivers, then people and roles, then the ledger. The clock is read again when locks are
+held: who waited for one decides at an instant after what it waited for.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def lock_tracks(work: Work, track_ids: Collection[str]) -> list[Track]:
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
-    return list(rows.scalars())
+    found = list(rows.scalars())
+    work.refresh_now()
+    return found
 
 
 def lock_track(work: Work, track_id: str) -> Track:
@@ -64,6 +67,7 @@ def lock_promotion(work: Work, promotion_id: int) -> Promotion:
             .with_for_update(key_share=True)
             .execution_options(populate_existing=True)
         ).scalar_one_or_none()
+        work.refresh_now()
     if found is None:
         raise NotFound(f"There is no promotion request {promotion_id}.", reason="promotion.unknown")
     return found
@@ -78,7 +82,9 @@ def lock_open_promotions(work: Work, track_id: str) -> list[Promotion]:
         .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
-    return list(rows.scalars())
+    found = list(rows.scalars())
+    work.refresh_now()
+    return found
 
 
 def move(

@@ -22,6 +22,11 @@ def is_shipped(source: str) -> bool:
     return any(source == shipped_source(slug) for slug in SHIPPED)
 
 
+def all_shipped(work: Work, slug: str) -> bool:
+    """Tell whether every version of a plan so far is one that comes with the product, if any is."""
+    return all(is_shipped(source) for source in queries.sources_of(work, slug))
+
+
 def record_version(work: Work, source: str) -> PlanRow:
     """Record a plan source as the next version of the plan it names.
 

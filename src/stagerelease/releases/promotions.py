@@ -15,6 +15,7 @@ from stagerelease.ledger import service as ledger
 from stagerelease.releases import facts, queries, rules
 from stagerelease.releases.facts import PromotionRow
 from stagerelease.releases.gates import GateResult, evaluate
+from stagerelease.releases.humans import accountable
 from stagerelease.releases.moving import lock_promotion, lock_track, move
 from stagerelease.releases.rules import ENDED, MAX_EVIDENCE, State, check_schedule, check_text
 from stagerelease.releases.tables import Promotion
@@ -94,16 +95,10 @@ def open_promotion(
         NotFound: there is no such track.
         Invalid: evidence that is not accepted, or not about this track.
         Blocked: ``to`` is not the next stage.
-        Forbidden: not an account of this service: a request has a requester.
+        Forbidden: not a person. Else whoever runs a machine could approve what it asks for.
     """
     require(work.actor, Permission.PROMOTION_OPEN)
-    if not work.actor.is_human:
-        raise Forbidden(
-            "A promotion request is opened by an account of this service, so that it has a "
-            "requester.",
-            reason="human.needed",
-            next_step="Send your own token (STAGERELEASE_TOKEN).",
-        )
+    me = accountable(work, "open a promotion request")
     rationale = check_text(rationale, "rationale")
     scheduled_for = check_schedule(scheduled_for, work.now)
     track = lock_track(work, track_id)
@@ -116,7 +111,7 @@ def open_promotion(
         from_stage=track.stage,
         to_stage=to,
         state=State.DRAFT.value,
-        requester_id=work.actor.id,
+        requester_id=me,
         rationale=rationale,
         manifest_sha256=catalog.load_revision(work, track.revision_id).manifest_sha256,
         plan_version_id=track.plan_version_id,
@@ -194,7 +189,7 @@ def check_alive(work: Work, promotion: Promotion) -> None:
 
 
 def _check_requester(work: Work, promotion: Promotion, act: str) -> None:
-    if not work.actor.is_human or work.actor.id != promotion.requester_id:
+    if accountable(work, f"{act} a promotion request") != promotion.requester_id:
         raise Forbidden(
             f"Only the requester may {act} a promotion request.",
             reason="promotion.not-requester",
@@ -254,11 +249,23 @@ def renew_hash(work: Work, promotion: Promotion) -> None:
 
 
 def resubmit(work: Work, promotion_id: int) -> PromotionRow:
-    """Submit one's own draft (after an edit, or opened as one)."""
+    """Submit one's own draft (after an edit, or opened as one).
+
+    Only a draft: to submit again what is under review would put its end off, for ever.
+
+    Raises:
+        Conflict: it is no draft. Invalid: the time it was scheduled for is over.
+    """
     require(work.actor, Permission.PROMOTION_OPEN)
     promotion = lock_promotion(work, promotion_id)
     _check_requester(work, promotion, "submit")
     check_alive(work, promotion)
+    if State(promotion.state) is not State.DRAFT:
+        raise Conflict(
+            f"The promotion request is {rules.in_words(promotion.state)}, not a draft.",
+            reason=f"promotion.{promotion.state}",
+            next_step="Edit it first, if it is to say something else.",
+        )
     if promotion.scheduled_for is not None and promotion.scheduled_for <= work.now:
         raise Invalid(
             f"The time it was scheduled for, {said(promotion.scheduled_for)}, is over.",

@@ -1,18 +1,20 @@
 """Changing a plan takes two people: one proposes a source, another consents to exactly that one.
 
 A plan decides who will be let in, so a changed plan is as grave as a promotion. Shipped plans,
-unchanged, need nobody: they came with the product and say what they say to everyone.
+unchanged, need nobody: they came with the product and say what they say to everyone. Over one that
+people changed, a shipped plan is a change like any other: it would undo what two consented to.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
 
 from stagerelease.db.work import Work
-from stagerelease.identity.rules import Permission, require
+from stagerelease.identity.rules import ROLE_PERMISSIONS, Permission, Role, require
 from stagerelease.identity.tables import Person
 from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.clock import iso
@@ -22,8 +24,9 @@ from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.releases import queries
 from stagerelease.releases.differing import Change, differences
+from stagerelease.releases.facts import Standing, standing
 from stagerelease.releases.humans import accountable
-from stagerelease.releases.planning import is_shipped, record_version
+from stagerelease.releases.planning import all_shipped, is_shipped, record_version
 from stagerelease.releases.plans import parse_plan
 from stagerelease.releases.queries import MAX_ID, PlanRow
 from stagerelease.releases.rules import check_text
@@ -31,6 +34,9 @@ from stagerelease.releases.tables import PlanConsent, PlanProposal
 
 CONSENTS = 2
 """People behind a changed plan, its proposer among them when that is a person."""
+
+_MAY_PROPOSE = frozenset(r for r in Role if Permission.PLAN_APPLY in ROLE_PERMISSIONS[r])
+_MAY_CONSENT = frozenset(r for r in Role if Permission.PLAN_CONSENT in ROLE_PERMISSIONS[r])
 
 LIFETIME = timedelta(days=30)
 
@@ -69,7 +75,9 @@ class ProposalRow:
 
 
 def propose_plan(work: Work, source: str, *, rationale: str) -> ProposalRow:
-    """Propose a source as the next version of the plan it names; a shipped one is so at once.
+    """Propose a source as the next version of the plan it names.
+
+    One that comes with the product is so at once, unless people made a version of that plan.
 
     Raises:
         Invalid: it is not a plan (``fields`` names every mistake), or no rationale is given.
@@ -105,7 +113,7 @@ def propose_plan(work: Work, source: str, *, rationale: str) -> ProposalRow:
         new_state="pending",
         detail={"slug": plan.slug, "sha256": digest, "rationale": rationale},
     )
-    if is_shipped(source):
+    if is_shipped(source) and all_shipped(work, plan.slug):
         _apply(work, proposal)
     else:
         emit(
@@ -140,10 +148,19 @@ def _check_pending(work: Work, proposal: PlanProposal) -> None:
         )
 
 
+def _moved_on(slug: str) -> Stale:
+    return Stale(
+        f"{slug} has a newer version than the one this proposal changes.",
+        reason="proposal.base",
+        next_step="Propose it again, on top of the newest version.",
+    )
+
+
 def consent_to_plan(work: Work, proposal_id: int, *, sha256: str, comment: str = "") -> ProposalRow:
     """Consent to a proposed source; with enough people behind it, it is the next version at once.
 
-    ``sha256`` is that of the source the consenter read.
+    ``sha256`` is that of the source the consenter read. Proposer and consenters count while they
+    may still do what they did.
 
     Raises:
         Forbidden: not a person, or not allowed.
@@ -154,6 +171,8 @@ def consent_to_plan(work: Work, proposal_id: int, *, sha256: str, comment: str =
     comment = check_text(comment, "comment", required=False)
     proposal = _lock(work, proposal_id)
     person = accountable(work, "consent to a plan")
+    before = {consent.person_id for consent in _consents(work, proposal)}
+    who = standing(work, sorted({proposal.proposed_by, person, *before}), lock=True)
     _check_pending(work, proposal)
     if sha256 != proposal.sha256:
         raise Stale("The proposal is of another source.", reason="proposal.source")
@@ -163,11 +182,7 @@ def consent_to_plan(work: Work, proposal_id: int, *, sha256: str, comment: str =
         )
     newest = queries.find_plan(work, proposal.slug)
     if (newest.version if newest else None) != proposal.base_version:
-        raise Stale(
-            f"{proposal.slug} has a newer version than the one this proposal changes.",
-            reason="proposal.base",
-            next_step="Propose it again, on top of the newest version.",
-        )
+        raise _moved_on(proposal.slug)
     leaf = ledger.append(
         work,
         type="plan.consented",
@@ -186,13 +201,15 @@ def consent_to_plan(work: Work, proposal_id: int, *, sha256: str, comment: str =
         )
     )
     work.session.flush()  # a second consent of the same person shows here
-    if _missing(work, proposal) == 0:
+    if _missing(proposal, {*before, person}, who) == 0:
         _apply(work, proposal)
     return _row(work, proposal)
 
 
 def _apply(work: Work, proposal: PlanProposal) -> PlanRow:
     applied = record_version(work, proposal.source)
+    if applied.version != (proposal.base_version or 0) + 1:  # another was applied this moment
+        raise _moved_on(proposal.slug)
     proposal.state = "applied"
     proposal.ended_at = work.now
     proposal.plan_version_id = applied.id
@@ -297,12 +314,26 @@ def _consents(work: Work, proposal: PlanProposal) -> tuple[ConsentRow, ...]:
     return tuple(ConsentRow(*row) for row in rows)
 
 
-def _missing(work: Work, proposal: PlanProposal) -> int:
-    proposer = work.session.get(Person, proposal.proposed_by)
-    behind = len(_consents(work, proposal))
-    if proposer is not None and proposer.kind == "human":
-        behind += 1  # a shell on the host, or a machine, is nobody who answers for a plan
-    return max(CONSENTS - behind, 0)
+def _missing(proposal: PlanProposal, consenters: Collection[str], who: dict[str, Standing]) -> int:
+    """Return how many more people have to consent, as those behind it stand now.
+
+    A shell on the host, or a machine, is nobody who answers for a plan; nor is somebody whose
+    account is disabled, or who may not propose, or consent, any more.
+    """
+
+    def counts(person_id: str, roles: frozenset[Role]) -> bool:
+        _, human, disabled, held = who.get(person_id, ("", False, True, frozenset()))
+        return human and not disabled and bool(held & roles)
+
+    behind = sum(counts(person_id, _MAY_CONSENT) for person_id in consenters)
+    return max(CONSENTS - behind - counts(proposal.proposed_by, _MAY_PROPOSE), 0)
+
+
+def _still_missing(work: Work, proposal: PlanProposal, consents: Collection[ConsentRow]) -> int:
+    if proposal.state != "pending":
+        return 0
+    people = {consent.person_id for consent in consents}
+    return _missing(proposal, people, standing(work, sorted({proposal.proposed_by, *people})))
 
 
 def _row(work: Work, proposal: PlanProposal) -> ProposalRow:
@@ -316,6 +347,7 @@ def _row(work: Work, proposal: PlanProposal) -> ProposalRow:
         if base is not None
         else ()
     )
+    consents = _consents(work, proposal)
     return ProposalRow(
         id=proposal.id,
         slug=proposal.slug,
@@ -331,6 +363,6 @@ def _row(work: Work, proposal: PlanProposal) -> ProposalRow:
         plan_version_id=proposal.plan_version_id,
         leaf_idx=proposal.leaf_idx,
         changes=changes,
-        consents=_consents(work, proposal),
-        missing=_missing(work, proposal) if proposal.state == "pending" else 0,
+        consents=consents,
+        missing=_still_missing(work, proposal, consents),
     )

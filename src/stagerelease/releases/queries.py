@@ -141,6 +141,12 @@ def list_plans(work: Work) -> list[PlanRow]:
     return [PlanRow(*row) for row in rows]
 
 
+def sources_of(work: Work, slug: str) -> list[str]:
+    """Return the source of every version of a plan, oldest first."""
+    statement = select(PlanVersion.source).where(PlanVersion.slug == slug)
+    return list(work.session.scalars(statement.order_by(PlanVersion.version)))
+
+
 def count_holders(work: Work, roles: Collection[str]) -> int:
     """Return how many open accounts of people hold at least one of ``roles`` now."""
     statement = (

@@ -1,4 +1,4 @@
-"""Use cases that take evidence away from decisions: retract or dispute it, and re-open requests.
+"""Use cases that take evidence away from decisions: retract, dispute or supersede it, and re-open.
 
 A request that rests on evidence nobody stands by any more was approved on something else than it
 says now. So every unapplied one gets a new edition in the same transaction: its approvals and
@@ -15,9 +15,10 @@ from sqlalchemy import or_, select
 from stagerelease.catalog.tables import Revision, RevisionFile
 from stagerelease.db.work import Work
 from stagerelease.evidence import service as evidence
-from stagerelease.evidence.queries import facts_of
+from stagerelease.evidence.queries import EvidenceRow, facts_of, load_evidence
+from stagerelease.evidence.rules import STANDING
 from stagerelease.identity.rules import Permission, require
-from stagerelease.kernel.errors import NotFound
+from stagerelease.kernel.errors import Conflict, NotFound
 from stagerelease.releases.moving import lock_tracks, move
 from stagerelease.releases.promotions import renew_hash
 from stagerelease.releases.rules import OPEN, REOPENED, State, check_text
@@ -59,6 +60,30 @@ def dispute_evidence(work: Work, evidence_id: str, *, reason: str) -> Taken:
     using = _lock_users(work, evidence_id)
     evidence.dispute(work, evidence_id, reason=reason)
     return _reopen(work, using, evidence_id, "disputed", reason)
+
+
+def accept_evidence(work: Work, evidence_id: str, *, reason: str = "") -> EvidenceRow:
+    """Accept submitted evidence; unapplied requests that rest on what it supersedes are re-opened.
+
+    Else a piece that blocks a request could be put out of the way by another that says worse.
+
+    Raises: what ``evidence.service.accept`` raises.
+        Conflict: its authors changed meanwhile what it supersedes.
+    """
+    require(work.actor, Permission.EVIDENCE_DECIDE)
+    old = load_evidence(work, evidence_id).supersedes_id
+    using = _lock_users(work, old) if old is not None else []
+    stood = old is not None and load_evidence(work, old).state in STANDING
+    row = evidence.accept(work, evidence_id, reason=reason)
+    if row.supersedes_id != old:
+        raise Conflict(
+            f"{row.id} was changed a moment ago.",
+            reason="conflict.concurrent",
+            next_step="Look at it as it is now.",
+        )
+    if old is not None and stood:
+        _reopen(work, using, old, "superseded", f"{row.id} was accepted in its place.")
+    return row
 
 
 def _lock_users(work: Work, evidence_id: str) -> list[Promotion]:

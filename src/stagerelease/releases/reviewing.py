@@ -217,7 +217,12 @@ def _check_asked(work: Work, promotion: Promotion, gate: str) -> None:
             reason="gate.unknown",
         )
     if any(j.gate == gate and j.request_hash == promotion.request_hash for j in seen.judgements):
-        raise Conflict(f"The gate {gate} is answered already.", reason="gate.answered")
+        raise Conflict(
+            f"The gate {gate} is answered already.",
+            reason="gate.answered",
+            next_step="If that answer no longer counts, its requester edits the request, which "
+            "asks everything anew.",
+        )
     if not _asks(found):
         raise Conflict(
             f"The gate {gate} asks nobody: {found.sentence}",

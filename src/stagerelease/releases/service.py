@@ -41,7 +41,11 @@ from stagerelease.releases.proposing import (
     propose_plan,
     show_proposal,
 )
-from stagerelease.releases.retracting import dispute_evidence, retract_evidence
+from stagerelease.releases.retracting import (
+    accept_evidence,
+    dispute_evidence,
+    retract_evidence,
+)
 from stagerelease.releases.reviewing import approve, judge, reject, request_changes
 from stagerelease.releases.simulating import simulate
 from stagerelease.releases.tracks import create_track, list_tracks, show_track, withdraw_track
@@ -55,6 +59,7 @@ from stagerelease.releases.waivers import (
 )
 
 __all__ = [
+    "accept_evidence",
     "announce",
     "apply",
     "apply_due",

@@ -128,7 +128,9 @@ class Stage:
         with self.begin(by) as work:
             row = evidence.hand_in(work, new, organisation=organisation)
         with self.begin("release-manager") as work:
-            evidence.accept(work, row.id, reason="Read in the record that ships with this replay.")
+            release_service.accept_evidence(
+                work, row.id, reason="Read in the record that ships with this replay."
+            )
         return row.id
 
     # --- decisions -----------------------------------------------------------------------------

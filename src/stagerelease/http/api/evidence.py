@@ -296,7 +296,8 @@ def submit_draft(evidence_id: Id, begin: Begin, dry_run: DryRun = False) -> Evid
 def accept(evidence_id: Id, body: NoteIn, begin: Begin, dry_run: DryRun = False) -> EvidenceOut:
     """Accept submitted evidence, so that it counts for gates."""
     with begin(dry_run=dry_run) as work:
-        return EvidenceOut.model_validate(service.accept(work, evidence_id, reason=body.reason))
+        row = releases.accept_evidence(work, evidence_id, reason=body.reason)
+        return EvidenceOut.model_validate(row)
 
 
 @router.post("/api/v1/evidence/{evidence_id}/reject")

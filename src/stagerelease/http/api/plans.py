@@ -64,7 +64,7 @@ class CancelIn(In):
 
 
 class ChangeOut(Out):
-    """One difference between two plans: ``effect`` is loosens, tightens or neutral."""
+    """One difference between two plans: ``effect`` is loosens, tightens, neutral or unclear."""
 
     where: str
     before: Any

@@ -39,6 +39,7 @@ from stagerelease.releases.gates.standing import (
     evidence_authors,
     time_held,
     why_not_counted,
+    why_not_heard,
 )
 
 __all__ = [
@@ -71,5 +72,6 @@ __all__ = [
     "waiver_for",
     "waiver_signers",
     "why_not_counted",
+    "why_not_heard",
     "words",
 ]

@@ -46,13 +46,19 @@ class ApprovalFact:
 
 @dataclass(frozen=True, slots=True)
 class JudgementFact:
-    """One recorded human answer to a manual or inconclusive gate."""
+    """One recorded human answer to a manual or inconclusive gate, with what its giver is now.
+
+    ``entitled``: holds a role that may decide on requests now.
+    """
 
     gate: str
     request_hash: str
     person_id: str
     passed: bool
     reason: str
+    human: bool
+    disabled: bool
+    entitled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +133,7 @@ class Facts:
     ``first_served_at``: when the audience of the stage below could first fetch, None if not yet.
     ``completed``: how many downloads by that audience were completed (None: that audience is staff,
     who are not let in one by one). ``evidence`` is what the request names; ``subjects`` are the
-    digests of the track's files and of its manifest.
+    digests of the track's files of its own kind and of its manifest.
     """
 
     at: datetime

@@ -28,6 +28,7 @@ from stagerelease.releases.gates.standing import (
     NotBefore,
     QuorumMet,
     evidence_authors,
+    why_not_heard,
 )
 from stagerelease.releases.ladder import GateSpec, Stage
 
@@ -122,16 +123,17 @@ def _error(spec: GateSpec, why: str) -> GateResult:
 def judgement_on(facts: Facts, key: str) -> JudgementFact | None:
     """Return the one judgement on an inconclusive gate of exactly this request, or None.
 
-    Neither its requester nor an author of its evidence judges what that evidence leaves open.
+    Neither its requester nor an author of its evidence judges what that evidence leaves open, and
+    an answer counts while its giver may still give it.
     """
-    unheard = {facts.requester, *evidence_authors(facts)}
+    wrote = evidence_authors(facts)
     return next(
         (
             said
             for said in facts.judgements
             if said.gate == key
-            and said.request_hash == facts.request_hash
-            and said.person_id not in unheard
+            and why_not_heard(facts, said) is None
+            and said.person_id not in wrote
         ),
         None,
     )

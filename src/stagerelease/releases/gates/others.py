@@ -7,6 +7,7 @@ from typing import Any
 
 from stagerelease.kernel.clock import said
 from stagerelease.releases.gates.base import Facts, GateResult, Option, Outcome, Plain, words
+from stagerelease.releases.gates.standing import why_not_heard
 from stagerelease.releases.ladder import GateSpec
 from stagerelease.releases.source import parse_duration
 
@@ -23,21 +24,19 @@ class Manual(Plain):
     }
 
     def result(self, spec: GateSpec, facts: Facts) -> GateResult:
-        """Pass or fail as answered; wait until somebody other than the requester answers."""
+        """Pass or fail as answered; wait until somebody answers who did not open the request."""
         rule = spec.options["question"]
-        answer = next(
-            (
-                j
-                for j in facts.judgements
-                if j.gate == spec.key
-                and j.request_hash == facts.request_hash
-                and j.person_id != facts.requester
-            ),
-            None,
-        )
+        given = [
+            j
+            for j in facts.judgements
+            if j.gate == spec.key and j.request_hash == facts.request_hash
+        ]
+        answer = next((j for j in given if why_not_heard(facts, j) is None), None)
         if answer is None:
             measured, outcome = "no answer", Outcome.PENDING
             sentence = f"Nobody has answered '{rule}' yet."
+            if given:
+                sentence = f"The answer on record does not count: {why_not_heard(facts, given[0])}"
         elif answer.passed:
             measured, outcome = "yes", Outcome.PASSED
             sentence = f"Answered yes: {answer.reason}"

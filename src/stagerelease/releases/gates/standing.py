@@ -14,6 +14,7 @@ from stagerelease.releases.gates.base import (
     Facts,
     GateResult,
     HoldFact,
+    JudgementFact,
     Outcome,
     Standing,
     words,
@@ -123,6 +124,25 @@ def why_not_counted(facts: Facts, approval: ApprovalFact) -> str | None:
         return "Its giver's account is disabled."
     if not approval.roles & frozenset(roles):
         return f"Its giver does not hold the role {' or '.join(roles)} now."
+    return None
+
+
+def why_not_heard(facts: Facts, said: JudgementFact) -> str | None:
+    """Return why this answer to a gate does not count now; None when it does.
+
+    Counts: of exactly this request, by a human who did not open it, whose account is open and who
+    may decide on requests at this instant. An answer does not outlive what its giver may do.
+    """
+    if said.request_hash != facts.request_hash:
+        return "It is of an earlier edition of this request."
+    if said.person_id == facts.requester:
+        return "Its giver opened this request."
+    if not said.human:
+        return "Its giver is not a person."
+    if said.disabled:
+        return "Its giver's account is disabled."
+    if not said.entitled:
+        return "Its giver may not decide on requests now."
     return None
 
 

@@ -151,7 +151,7 @@ def accept(request: Request, begin: BeginPage, sent: Sent, evidence_id: str) -> 
     """Accept submitted evidence, so that it counts for gates."""
 
     def act(work: Work) -> EvidenceRow:
-        return evidence.accept(work, evidence_id, reason=sent.get("accept_reason"))
+        return releases.accept_evidence(work, evidence_id, reason=sent.get("accept_reason"))
 
     return _step(request, begin, evidence_id, sent, act, done="accepted")
 
