@@ -47,6 +47,21 @@ def lock_party(work: Work, version: AgreementVersionRow, of: Signature) -> list[
 
 
 def lock_affected(
+def on_newer_versions(
+    work: Work, version: AgreementVersionRow, party: Sequence[Signature]
+) -> list[Signature]:
+    """Return those of a party's signatures that are on a later version than this one."""
+    later = set(
+        work.session.scalars(
+            select(AgreementVersion.id).where(
+                AgreementVersion.agreement_id == version.agreement_id,
+                AgreementVersion.version > version.version,
+            )
+        )
+    )
+    return [signature for signature in party if signature.agreement_version_id in later]
+
+
     work: Work, version: AgreementVersionRow, new: Signature, older: Sequence[Signature]
 ) -> list[Grant]:
     """Return the live grants that rest on the older signatures or wait for the new one, locked."""
