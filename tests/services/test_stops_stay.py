@@ -394,3 +394,32 @@ def test_a_declared_conflict_holds_wherever_one_lets_in(world, through):
         partners.resume_grant(work, grant.id)
     world.sign("bea", "model-sharing", organisation="lab-b")
     assert world.issue("olga", organisation="lab-b").state == "active"
+
+
+@contextmanager
+def narrow(world, who, *scopes):
+    """Open a Work of ``who`` with a token made for ``scopes`` alone."""
+    with world.begin(who) as work:
+        _, text = identity.create_token(work, person=who, name="narrow", scopes=scopes)
+    with world.works.begin(OPERATOR) as work:
+        work.actor = identity.authenticate(work, text)
+        yield work
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda work, grant: partners.attest_destruction(
+            work, grant.id, "All gone.", typed_name="Ann Lab"
+        ),
+        lambda work, grant: partners.give_up_grant(work, grant.id),
+        lambda work, grant: partners.ask_renewal(work, grant.id, message="One more year."),
+    ],
+    ids=["attest", "give up", "ask renewal"],
+)
+@pytest.mark.parametrize("scope", ["download", "read"])
+def test_a_narrow_token_declares_nothing_in_its_persons_name(world, act, scope):
+    grant = world.granted()
+    with raising("token.scope"), narrow(world, "ann", scope) as work:
+        act(work, grant)
+    assert world.grant(grant.id) == grant

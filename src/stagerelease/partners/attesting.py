@@ -17,7 +17,7 @@ from stagerelease.kernel.clock import iso
 from stagerelease.kernel.errors import Conflict, Forbidden, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.partners import queries
-from stagerelease.partners.moving import load_for, lock_grant, note
+from stagerelease.partners.moving import load_for, lock_grant, note, require_own_name
 from stagerelease.partners.queries import AttestationRow, GrantRow
 from stagerelease.partners.tables import DestructionAttestation, Grant
 from stagerelease.releases.humans import accountable
@@ -70,10 +70,12 @@ def attest_destruction(
 
     Raises:
         NotFound: there is none, or the caller may not know of it.
-        Forbidden: the caller is not the person, or does not administer the organisation.
+        Forbidden: the caller is not the person, or does not administer the organisation; or the
+            token is too narrow to act in their name.
         Conflict: nothing is asked (the grant was not revoked), or it is declared already.
     """
     seen = load_for(work, grant_id, None)
+    require_own_name(work.actor)
     me = accountable(work, "declare destruction")
     if not holds(work, seen, me):
         raise Forbidden(

@@ -16,7 +16,7 @@ from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.actor import Actor
 from stagerelease.kernel.clock import iso
-from stagerelease.kernel.errors import NotFound, Stale
+from stagerelease.kernel.errors import Forbidden, NotFound, Stale
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries
@@ -69,6 +69,20 @@ def load_for(work: Work, grant_id: str, permission: Permission | None) -> GrantR
     if permission is not None:
         require(work.actor, permission)
     return grant
+
+
+def require_own_name(actor: Actor) -> None:
+    """Return only if ``actor`` may declare something in their own name: no narrow token may.
+
+    Raises:
+        Forbidden: the token was made for something else.
+    """
+    if actor.scopes is not None and "all" not in actor.scopes:
+        raise Forbidden(
+            "This token was not made for acting in your name.",
+            reason="token.scope",
+            next_step="Use a token with the scope 'all'.",
+        )
 
 
 def lock_grants(

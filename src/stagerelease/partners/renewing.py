@@ -14,7 +14,7 @@ from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.errors import Conflict, NotFound
 from stagerelease.partners import queries
 from stagerelease.partners.granting import issue_grant
-from stagerelease.partners.moving import load_for, lock_grant, note, tell
+from stagerelease.partners.moving import load_for, lock_grant, note, require_own_name, tell
 from stagerelease.partners.queries import GrantRow
 from stagerelease.partners.rules import LIVE
 from stagerelease.releases.humans import accountable
@@ -107,10 +107,12 @@ def ask_renewal(work: Work, grant_id: str, *, message: str) -> None:
 
     Raises:
         NotFound: there is no such grant, or the caller does not hold it.
+        Forbidden: the token is too narrow to act in their name.
         Conflict: it has ended for good, or this was asked within the last day.
         Invalid: no message, or one too long.
     """
     grant = load_for(work, grant_id, None)
+    require_own_name(work.actor)
     me = accountable(work, "ask for renewal")
     if grant.person_id != me and grant.organisation_id not in work.actor.organisations:
         raise NotFound(f"You hold no grant {grant_id!r}.", reason="grant.unknown")

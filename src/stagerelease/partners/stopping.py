@@ -24,6 +24,7 @@ from stagerelease.partners.moving import (
     lock_grants,
     lock_with_renewals,
     move,
+    require_own_name,
     standing_if_active,
     suspend,
     suspend_all,
@@ -214,11 +215,12 @@ def give_up_grant(work: Work, grant_id: str, *, seen: int | None = None) -> Gran
 
     Raises:
         NotFound: there is none, or the caller may not know of it.
-        Forbidden: the caller does not hold it.
+        Forbidden: the caller does not hold it, or the token is too narrow to act in their name.
         Stale: it is not at version ``seen`` any more.
         Conflict: it has ended already.
     """
     shown = load_for(work, grant_id, None)
+    require_own_name(work.actor)
     if not holds(work, shown, accountable(work, "give access up")):
         raise Forbidden(
             "Only who holds access can give it up.",
