@@ -120,11 +120,16 @@ def test_no_grant_stays_active_past_what_it_rests_on(world, how):
         assert [g.state for g in queries.list_grants(work)] in ([], ["suspended"])
 
 
-@pytest.mark.parametrize("stop", [service.suspend_grant, service.revoke_grant])
-def test_no_renewal_slips_past_who_stops_its_grant(world, stop):
+@pytest.mark.parametrize("how", ["suspend", "revoke", "revoke all"])
+def test_no_renewal_slips_past_who_stops_its_grant(world, how):
     grant = world.granted()
+    stop = {
+        "suspend": lambda work: service.suspend_grant(work, grant.id, reason="Leak."),
+        "revoke": lambda work: service.revoke_grant(work, grant.id, reason="Leak."),
+        "revoke all": lambda work: service.revoke_organisation(work, "lab-a", reason="Leak."),
+    }[how]
     results = at_once(
-        by(world, "sam", lambda work: stop(work, grant.id, reason="Leak.")),
+        by(world, "sam", stop),
         by(
             world,
             "olga",

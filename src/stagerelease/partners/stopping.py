@@ -200,12 +200,12 @@ def revoke_organisation(work: Work, organisation: str, *, reason: str) -> list[G
     require(work.actor, Permission.GRANT_STOP)
     reason = check_text(reason, "reason", limit=MAX_REASON)
     row = load_organisation(work, organisation)
-    live = lock_grants(
-        work, (Grant.organisation_id == row.id) & Grant.state.in_(sorted(CAN_EXPIRE))
-    )
-    for grant in live:
+    live = (Grant.organisation_id == row.id) & Grant.state.in_(sorted(CAN_EXPIRE))
+    lock_grants(work, live)
+    locked = lock_grants(work, live)  # with any renewal issued while these were waited for
+    for grant in locked:
         _revoke(work, grant, reason)
-    return [_read(work, grant) for grant in live]
+    return [_read(work, grant) for grant in locked]
 
 
 def give_up_grant(work: Work, grant_id: str, *, seen: int | None = None) -> GrantRow:
