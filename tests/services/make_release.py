@@ -29,7 +29,7 @@ from stagerelease.kernel.actor import OPERATOR, Actor
 from stagerelease.kernel.clock import SetClock
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger.tables import LogLeaf
-from stagerelease.partners.tables import Agreement, AgreementVersion, Grant, Signature
+from stagerelease.partners.tables import Agreement, AgreementVersion, Grant, GrantEvent, Signature
 from stagerelease.releases import queries, service
 from stagerelease.releases.planning import record_version
 from stagerelease.releases.queries import TrackRow
@@ -138,9 +138,9 @@ def make_grant(
     starts: datetime | None = None,
     state: str = "active",
 ) -> None:
-    """Let somebody in at ``audience``: the row that a grant is, with what it must rest on.
+    """Let somebody in at ``audience``: the rows that a grant is, with what it must rest on.
 
-    Grants are issued by ``partners``, a floor above; only their dates matter to this slice.
+    Grants are issued by ``partners``, a floor above; only their dates and steps matter here.
     """
     with works.begin(OPERATOR) as work:
         agreement = Agreement(
@@ -174,9 +174,10 @@ def make_grant(
             work.session.add(row)
             work.session.flush()
         begins = starts or work.now
+        grant_id = new_id("grt")
         work.session.add(
             Grant(
-                id=new_id("grt"),
+                id=grant_id,
                 person_id=person_id,
                 track_id=track_id,
                 audience=audience,
@@ -188,6 +189,19 @@ def make_grant(
                 valid_until=begins + timedelta(days=365),
                 created_by="operator",
                 created_at=work.now,
+            )
+        )
+        work.session.flush()  # its steps refer to it
+        work.session.add(
+            GrantEvent(
+                id=new_id("gev"),
+                grant_id=grant_id,
+                from_state="pending" if state == "active" else None,
+                to_state=state,
+                reason="Issued.",
+                actor_id="operator",
+                at=begins,
+                leaf_idx=0,
             )
         )
 

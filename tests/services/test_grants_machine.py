@@ -85,6 +85,16 @@ class Held:
     unsigned: bool = False
     unconsented: bool = False
     consents: set[str] = field(default_factory=set)
+    began: int = -1  # at which act it began, was stopped last, was issued or consented to last
+    stopped: int = -1
+    step: int = -1
+
+    def stop(self, act: int, state: str, why: str) -> None:
+        self.state, self.why, self.stopped, self.consents = state, why, act, set()
+
+    def takes_two(self) -> bool:
+        """Whether only two people let its holder in again, were it the last thing that was."""
+        return self.state == "revoked" or self.why in ("decision", "terms")
 
 
 class Granting(RuleBasedStateMachine):
@@ -109,6 +119,7 @@ class Granting(RuleBasedStateMachine):
         self.versions = dict.fromkeys(TERMS.values(), 1)
         self.grants: list[Held] = []
         self.holds: dict[int, set[str]] = {}
+        self.acts = 0
 
     def teardown(self) -> None:
         with self.stack, self.world.works.begin(read_only=True) as work:
@@ -132,6 +143,7 @@ class Granting(RuleBasedStateMachine):
 
     def attempt(self, fine: bool, act: Any, who: str) -> Any:
         """Do ``act`` as ``who``: it succeeds exactly when the model says so."""
+        self.acts += 1
         if not fine:
             with pytest.raises(DomainError), self.world.begin(who) as work:
                 act(work)
@@ -156,6 +168,7 @@ class Granting(RuleBasedStateMachine):
             and (p.until is None or self.now < p.until)
             for p in papers
         )
+        self.acts += 1
         options = {"organisation": None if party == "rex" else party, "valid_until": until}
         if not fine:
             with pytest.raises(DomainError):
@@ -164,12 +177,14 @@ class Granting(RuleBasedStateMachine):
         row = self.world.sign(SIGNERS[party], terms, **options)
         new = Paper(row.id, current, until)
         for grant in self.grants:
-            if grant.party != party or grant.state not in LIVE:
+            if grant.party != party or grant.state not in LIVE or self.now >= grant.until:
                 continue
             if grant.unsigned:
                 grant.paper, grant.unsigned = new, False
+                stops = [g.stopped for g in self.grants if g.party == party and g.takes_two()]
+                grant.unconsented |= any(stop > grant.step for stop in stops)
                 if not grant.unconsented:
-                    grant.state = "active"
+                    grant.state, grant.began = "active", self.acts
             elif grant.paper is not None:
                 grant.paper = new
                 if grant.state == "suspended" and grant.why == "reconsent":
@@ -191,8 +206,9 @@ class Granting(RuleBasedStateMachine):
     def end_paper(self, paper: Paper, state: str) -> None:
         paper.state = state
         for grant in self.grants:
-            if grant.paper is paper and grant.state == "active":
-                grant.state, grant.why, grant.consents = "suspended", "terms", set()
+            waits = grant.state == "suspended" and grant.why == "reconsent"
+            if grant.paper is paper and (grant.state == "active" or waits):
+                grant.stop(self.acts, "suspended", "terms")
 
     @rule(terms=st.sampled_from(sorted(set(TERMS.values()))), material=st.booleans())
     def redraft(self, terms: str, material: bool) -> None:
@@ -212,7 +228,8 @@ class Granting(RuleBasedStateMachine):
         mine = [g for g in self.grants if g.party == party]
         live = [g for g in mine if g.state in LIVE and self.now < g.until]
         signed = next((p for p in reversed(self.papers[party]) if p.counts(self.now)), None)
-        again = bool(mine) and mine[-1].state == "revoked"
+        stops = [g.stopped for g in mine if g.takes_two()]
+        again = bool(stops) and max(stops) > max(g.began for g in mine)
         whom = {"person": "rex"} if party == "rex" else {"organisation": party}
         until = self.now + lasts * DAY
         row = self.attempt(
@@ -229,9 +246,10 @@ class Granting(RuleBasedStateMachine):
         )
         if row is not None:
             state = "pending" if signed is None or again else "active"
-            self.grants.append(
-                Held(row.id, party, until, signed, state, None, signed is None, again)
-            )
+            new = Held(row.id, party, until, signed, state, None, signed is None, again)
+            new.step = self.acts
+            new.began = self.acts if state == "active" else -1
+            self.grants.append(new)
 
     @precondition(lambda self: self.grants)
     @rule(pick=st.integers(0, 5), act=st.sampled_from(["suspend", "revoke"]))
@@ -244,8 +262,7 @@ class Granting(RuleBasedStateMachine):
         do = service.suspend_grant if act == "suspend" else service.revoke_grant
         self.attempt(fine, lambda w: do(w, grant.id, reason="Because."), "sam")
         if fine:
-            grant.state = "suspended" if act == "suspend" else "revoked"
-            grant.why, grant.consents = "decision", set()
+            grant.stop(self.acts, "suspended" if act == "suspend" else "revoked", "decision")
 
     @precondition(lambda self: self.grants)
     @rule(pick=st.integers(0, 5), who=st.sampled_from(RESUMERS))
@@ -263,12 +280,13 @@ class Granting(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 5), who=st.sampled_from(["olga", "otto", "sam"]))
     def consent(self, pick: int, who: str) -> None:
         grant = self.grants[pick % len(self.grants)]
-        fine = grant.state == "pending" and grant.unconsented and who == "otto"
+        begins = self.now < grant.until and (grant.unsigned or grant.paper.counts(self.now))
+        fine = grant.state == "pending" and grant.unconsented and who == "otto" and begins
         self.attempt(fine, lambda w: service.consent_to_grant(w, grant.id), who)
         if fine:
-            grant.unconsented = False
+            grant.unconsented, grant.step = False, self.acts
             if not grant.unsigned:
-                grant.state = "active"
+                grant.state, grant.began = "active", self.acts
 
     @rule(through_incident=st.booleans())
     def hold(self, through_incident: bool) -> None:
@@ -319,6 +337,7 @@ class Granting(RuleBasedStateMachine):
 
     @rule()
     def sweep(self) -> None:
+        self.acts += 1
         with self.world.works.begin(SYSTEM) as work:
             service.sweep_expired(work)
             sweeping.announce_ends(work)
@@ -335,8 +354,7 @@ class Granting(RuleBasedStateMachine):
                 elif paper.reconsent is not None and self.now >= paper.reconsent:
                     for grant in self.grants:
                         if grant.paper is paper and grant.state == "active":
-                            grant.state, grant.why = "suspended", "reconsent"
-                            grant.consents = set()
+                            grant.stop(self.acts, "suspended", "reconsent")
 
     # --- what always holds -----------------------------------------------------------------------
 

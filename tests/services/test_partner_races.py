@@ -103,11 +103,14 @@ def test_one_person_consenting_twice_at_once_does_not_count_twice(world):
     assert world.grant(grant.id).state == "suspended"
 
 
-@pytest.mark.parametrize("how", ["terminate", "withdraw"])
+@pytest.mark.parametrize("how", ["terminate", "withdraw", "retire"])
 def test_no_grant_stays_active_past_what_it_rests_on(world, how):
     world.climb("partner")
     signature = world.sign("ann", "model-sharing", organisation="lab-a")
+    world.redraft("model-sharing", material=False)  # the signed version is superseded, and binds
+    old = signature.agreement_version_id
     stop = {
+        "retire": ("otto", lambda w: service.retire_version(w, old)),
         "terminate": ("sam", lambda w: service.terminate_signature(w, signature.id, "Left.")),
         "withdraw": ("mia", lambda w: entitlements.withdraw(w, world.track_id, reason="Leak.")),
     }[how]
@@ -115,6 +118,27 @@ def test_no_grant_stays_active_past_what_it_rests_on(world, how):
     assert not isinstance(results[0], DomainError)
     with world.works.begin(read_only=True) as work:
         assert [g.state for g in queries.list_grants(work)] in ([], ["suspended"])
+
+
+@pytest.mark.parametrize("how", ["suspend", "revoke", "revoke all"])
+def test_no_renewal_slips_past_who_stops_its_grant(world, how):
+    grant = world.granted()
+    stop = {
+        "suspend": lambda work: service.suspend_grant(work, grant.id, reason="Leak."),
+        "revoke": lambda work: service.revoke_grant(work, grant.id, reason="Leak."),
+        "revoke all": lambda work: service.revoke_organisation(work, "lab-a", reason="Leak."),
+    }[how]
+    results = at_once(
+        by(world, "sam", stop),
+        by(
+            world,
+            "olga",
+            lambda work: service.renew_grant(work, grant.id, valid_until=work.now + 2 * YEAR),
+        ),
+    )
+    assert not isinstance(results[0], DomainError), results[0]
+    with world.works.begin(read_only=True) as work:
+        assert "active" not in [g.state for g in queries.list_grants(work)]
 
 
 def test_a_resumption_does_not_slip_past_a_withdrawal(world):

@@ -7,6 +7,7 @@ a grant on, and which evidence an applied promotion used.
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -41,31 +42,51 @@ _GRANT = table(
 _SIGNATURE = table(
     "signature",
     column("id", String),
+    column("agreement_version_id", String),
     column("state", String),
     column("valid_until", UtcDateTime()),
+    column("reconsent_until", UtcDateTime()),
 )
-_TRACK = table("track", column("id", String), column("revision_id", String), column("kind", String))
+_VERSION = table("agreement_version", column("id", String), column("state", String))
+_TRACK = table(
+    "track",
+    column("id", String),
+    column("revision_id", String),
+    column("kind", String),
+    column("stage", String),
+)
 _PROMOTION = table("promotion", column("state", String), column("evidence_ids", JSON))
 
 
 def _held_tracks(
     work: Work, person_id: str, organisations: Collection[str]
 ) -> Select[tuple[str, str]]:
-    """Select (revision, kind) of the tracks on which one of these holds a grant active now."""
+    """Select (revision, kind) of the tracks on which one of these holds a grant active now.
+
+    Every end is compared with the clock, as where bytes are asked for: the sweep only announces.
+    """
     holder: ColumnElement[bool] = _GRANT.c.person_id == person_id
     if organisations:
         holder = or_(holder, _GRANT.c.organisation_id.in_(sorted(organisations)))
+
+    def goes_on(end: ColumnElement[datetime | None]) -> ColumnElement[bool]:
+        return or_(end.is_(None), end > work.now)
+
     return (
         select(_TRACK.c.revision_id, _TRACK.c.kind)
         .join(_GRANT, _GRANT.c.track_id == _TRACK.c.id)
         .join(_SIGNATURE, _SIGNATURE.c.id == _GRANT.c.signature_id)
+        .join(_VERSION, _VERSION.c.id == _SIGNATURE.c.agreement_version_id)
         .where(
             holder,
             _GRANT.c.state == "active",
             _GRANT.c.valid_from <= work.now,
             _GRANT.c.valid_until > work.now,
             _SIGNATURE.c.state == "in_force",
-            or_(_SIGNATURE.c.valid_until.is_(None), _SIGNATURE.c.valid_until > work.now),
+            goes_on(_SIGNATURE.c.valid_until),
+            goes_on(_SIGNATURE.c.reconsent_until),
+            _VERSION.c.state.in_(("in_force", "superseded")),
+            _TRACK.c.stage != "withdrawn",
         )
     )
 

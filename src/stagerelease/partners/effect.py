@@ -12,10 +12,11 @@ from sqlalchemy import ColumnElement, and_, select
 
 from stagerelease.db.work import Work
 from stagerelease.ledger import service as ledger
-from stagerelease.partners.granting import activate_pending
-from stagerelease.partners.moving import lock_grants, move, note
+from stagerelease.partners.consenting import activate_pending
+from stagerelease.partners.moving import lock_grants, move, note, standing_if_active
 from stagerelease.partners.queries import AgreementVersionRow
 from stagerelease.partners.rules import LASTING, LIVE, GrantState, SignatureState, Suspension
+from stagerelease.partners.stops import stopped_since
 from stagerelease.partners.tables import AgreementVersion, Grant, Signature
 
 
@@ -46,6 +47,21 @@ def lock_party(work: Work, version: AgreementVersionRow, of: Signature) -> list[
     return list(rows.scalars())
 
 
+def on_newer_versions(
+    work: Work, version: AgreementVersionRow, party: Sequence[Signature]
+) -> list[Signature]:
+    """Return those of a party's signatures that are on a later version than this one."""
+    later = set(
+        work.session.scalars(
+            select(AgreementVersion.id).where(
+                AgreementVersion.agreement_id == version.agreement_id,
+                AgreementVersion.version > version.version,
+            )
+        )
+    )
+    return [signature for signature in party if signature.agreement_version_id in later]
+
+
 def lock_affected(
     work: Work, version: AgreementVersionRow, new: Signature, older: Sequence[Signature]
 ) -> list[Grant]:
@@ -53,11 +69,12 @@ def lock_affected(
     party = Grant.person_id == new.person_id
     if new.organisation_id is not None:
         party = Grant.organisation_id == new.organisation_id
+    lasts = Grant.valid_until > work.now  # what is over by its date is left as it was
     waiting = and_(
         party, Grant.state == GrantState.PENDING, Grant.awaits_agreement == version.agreement
     )
     resting = and_(Grant.signature_id.in_([s.id for s in older]), Grant.state.in_(sorted(LIVE)))
-    return lock_grants(work, waiting | resting)
+    return lock_grants(work, lasts & (waiting | resting))
 
 
 def bring_in_force(
@@ -67,14 +84,13 @@ def bring_in_force(
 
     Grants that were suspended only because the new version was not signed in time count again:
     no person's decision is lifted there, for the one condition they waited for is met. Those that
-    only waited for this signature begin. Others that are suspended stay so.
+    only waited for this signature begin, unless their grantee was stopped while they waited: that
+    takes a second person's consent. Others that are suspended stay so.
     """
     _supersede(work, older, by=new)
-    for grant in grants:
-        if grant.awaits_agreement is not None:
-            grant.signature_id, grant.awaits_agreement = new.id, None
-            activate_pending(work, grant)
-            continue
+    for grant in [g for g in grants if g.awaits_agreement is not None]:
+        _begin_signed(work, grant, new)
+    for grant in [g for g in grants if g.signature_id != new.id]:
         grant.signature_id = new.id
         note(
             work,
@@ -84,7 +100,8 @@ def bring_in_force(
             reason=f"It rests on the signature {new.id} now.",
             detail={"signature": new.id},
         )
-        if grant.state == GrantState.SUSPENDED and grant.suspended_for == Suspension.RECONSENT:
+        waited = grant.suspended_for == Suspension.RECONSENT
+        if waited and standing_if_active(work, grant.id).active:
             move(
                 work,
                 grant,
@@ -92,6 +109,20 @@ def bring_in_force(
                 event="resumed",
                 reason="The new version of the agreement is signed.",
             )
+
+
+def _begin_signed(work: Work, grant: Grant, new: Signature) -> None:
+    grant.signature_id, grant.awaits_agreement = new.id, None
+    if not grant.awaits_consent and stopped_since(work, grant):
+        grant.awaits_consent = True
+        note(
+            work,
+            grant,
+            event="consent_asked",
+            before=grant.state,
+            reason="Access was stopped while it waited: a second person has to consent.",
+        )
+    activate_pending(work, grant)
 
 
 def _supersede(work: Work, older: Sequence[Signature], *, by: Signature) -> None:

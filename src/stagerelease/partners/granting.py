@@ -13,34 +13,31 @@ from stagerelease.db.work import Work
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.clock import iso, said
-from stagerelease.kernel.errors import Blocked, Blocker, Conflict, Forbidden, Invalid, NotFound
+from stagerelease.kernel.errors import Blocked, Blocker, Conflict, Invalid, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries
-from stagerelease.partners.moving import (
-    load_for,
-    lock_grant,
-    move,
-    note,
-    tell,
-)
+from stagerelease.partners.interests import refuse_interested
+from stagerelease.partners.moving import lock_grants, tell
 from stagerelease.partners.queries import (
     GrantRow,
     SignatureRow,
 )
 from stagerelease.partners.rules import (
+    LIVE,
     MAX_PURPOSE,
     ORGANISATIONS,
     PEOPLE,
+    TAKES_TWO,
     GrantState,
     admitting_stages,
     check_dates,
     check_permissions,
     no_stage_blocker,
 )
-from stagerelease.partners.tables import Grant, GrantEvent, Signature
+from stagerelease.partners.stops import stopped_before
+from stagerelease.partners.tables import AgreementVersion, Grant, GrantEvent, Signature
 from stagerelease.releases import queries as releases
-from stagerelease.releases.humans import accountable
 from stagerelease.releases.ladder import Stage
 from stagerelease.releases.moving import lock_track
 from stagerelease.releases.queries import TrackRow, storable
@@ -107,8 +104,8 @@ def issue_grant(
     """Let one organisation or person in to a track until a date; active at once.
 
     Two things make it ``pending`` first: with ``await_signature`` a grantee who has not signed the
-    stage's agreement yet, until they do; and a grantee whose last grant on this track was revoked,
-    until a second person consents (``consent_to_grant``).
+    stage's agreement yet, until they do; and a grantee who was stopped on this track and not let
+    in again since, until a second person consents (``consenting``).
 
     ``audience`` is the stage the grantee is admitted at: one the track has reached that lets this
     kind of grantee in, the lowest such when None. The grant rests on the grantee's own signature in
@@ -117,21 +114,23 @@ def issue_grant(
     Raises:
         Invalid: purpose, permissions, dates or grantee are malformed.
         NotFound: no such track, grantee, signature or renewed grant.
-        Forbidden: the grantee is the caller.
+        Forbidden: the caller has an interest in the grant.
+        Conflict: the grant to renew was stopped.
         Blocked: held, withdrawn, no stage that admits, nothing signed, or a live grant is there.
     """
     require(work.actor, Permission.GRANT_ISSUE)
     purpose = check_text(purpose, "purpose", limit=MAX_PURPOSE)
     check_dates(work.now, valid_until)
     grantee = grantee_of(work, organisation=organisation, person=person)
-    _refuse_oneself(work, grantee)
     # Locked, so that no withdrawal or hold comes between reading the stage and letting somebody in.
     lock_track(work, track_id)
     track = releases.load_track(work, track_id)
+    refuse_interested(work, track_id=track.id, **grantee.party)
     stage = _admission(work, track, grantee, audience)
     granted = check_permissions(permissions, stage)
-    _check_renewed(work, renewed_from, track, grantee)
     signature = _signature(work, stage, grantee, signature_id)
+    _lock_others(work, track, grantee)
+    _check_renewed(work, renewed_from, track, grantee)
     signed = signature is not None or await_signature
     _refuse_blocked(work, track, grantee, stage, renewed_from, signed=signed)
     grant = _pending(
@@ -149,15 +148,6 @@ def issue_grant(
     return queries.load_grant(work, grant.id)
 
 
-def _refuse_oneself(work: Work, grantee: Grantee) -> None:
-    if work.actor.is_human and grantee.person_id == work.actor.id:
-        raise Forbidden(
-            "Nobody issues a grant to themselves.",
-            reason="grant.own",
-            next_step="Ask another access officer.",
-        )
-
-
 def _admission(work: Work, track: TrackRow, grantee: Grantee, audience: str | None) -> Stage:
     """Return the lowest stage reached that lets this kind of grantee in, or the one named.
 
@@ -171,6 +161,16 @@ def _admission(work: Work, track: TrackRow, grantee: Grantee, audience: str | No
     raise Blocked([no_stage_blocker(track.stage, grantee.audience_kind, audience)])
 
 
+def _lock_others(work: Work, track: TrackRow, grantee: Grantee) -> None:
+    """Keep the grantee's live grants as they are: one of them may be stopped at this moment."""
+    theirs = (
+        Grant.organisation_id == grantee.organisation_id
+        if grantee.organisation_id is not None
+        else Grant.person_id == grantee.person_id
+    )
+    lock_grants(work, (Grant.track_id == track.id) & theirs & Grant.state.in_(sorted(LIVE)))
+
+
 def _check_renewed(work: Work, renewed_from: str | None, track: TrackRow, grantee: Grantee) -> None:
     if renewed_from is None:
         return
@@ -180,6 +180,22 @@ def _check_renewed(work: Work, renewed_from: str | None, track: TrackRow, grante
         raise Invalid(
             "A renewal is for the same grantee and the same track as the grant it names.",
             reason="grant.renewal",
+        )
+    _refuse_stopped(work, old)
+
+
+def _refuse_stopped(work: Work, old: GrantRow) -> None:
+    """Return only if a grant may be renewed: what was stopped is let in again by two people."""
+    again = "If its holder is to be let in again, issue a new grant; a second person consents."
+    if old.state == GrantState.REVOKED:
+        raise Conflict(
+            "The grant was revoked; that is not renewed.", reason="grant.revoked", next_step=again
+        )
+    if old.suspended_for in TAKES_TWO and old.valid_until <= work.now:
+        raise Conflict(
+            "The grant was suspended when its date passed; that is not renewed.",
+            reason="grant.suspended",
+            next_step=again,
         )
 
 
@@ -206,10 +222,15 @@ def _signature(
         )
     if found is None:
         return None
+    # The version first: one that is being retired has no new grant come to rest on it unseen.
+    version, signed = found.agreement_version_id, found.id
     work.session.execute(
-        select(Signature.id).where(Signature.id == found.id).with_for_update(key_share=True)
+        select(AgreementVersion.id).where(AgreementVersion.id == version).with_for_update(read=True)
     )
-    # Read again under the lock: it may have been terminated, or superseded, a moment ago.
+    work.session.execute(
+        select(Signature.id).where(Signature.id == signed).with_for_update(key_share=True)
+    )
+    # Read again under the locks: it may have been terminated, or superseded, a moment ago.
     return queries.signature_in_force(work, str(stage.agreement), **party)
 
 
@@ -293,7 +314,7 @@ def _pending(
         audience=stage.name,
         signature_id=signature.id if signature is not None else None,
         awaits_agreement=stage.agreement if signature is None else None,
-        awaits_consent=queries.was_revoked(work, track_id=track.id, **grantee.party),
+        awaits_consent=stopped_before(work, track_id=track.id, **grantee.party),
         state=GrantState.PENDING,
         valid_from=work.now,
         created_by=work.actor.id,
@@ -351,50 +372,3 @@ def _step(
         )
     )
     work.session.flush()  # in this order
-
-
-def consent_to_grant(work: Work, grant_id: str) -> GrantRow:
-    """Consent, as a second person, to letting somebody in again whose last grant was revoked.
-
-    Raises:
-        NotFound: there is no such grant.
-        Conflict: it waits for no consent, or the caller issued it.
-        Forbidden: not a person who may issue grants, or the grantee.
-    """
-    load_for(work, grant_id, Permission.GRANT_ISSUE)
-    me = accountable(work, "consent to a grant")
-    grant = lock_grant(work, grant_id)
-    if grant.state != GrantState.PENDING or not grant.awaits_consent:
-        raise Conflict("The grant waits for nobody's consent.", reason="grant.no-consent")
-    if me in (grant.created_by, grant.person_id):
-        raise Conflict(
-            "Somebody else than who issued it, and than its grantee, has to consent.",
-            reason="grant.consent-own",
-            next_step="Ask another access officer.",
-        )
-    grant.awaits_consent = False
-    note(
-        work,
-        grant,
-        event="consented",
-        before=grant.state,
-        reason="A second person consented.",
-        detail={"person": me},
-    )
-    activate_pending(work, grant)
-    work.session.flush()
-    return queries.load_grant(work, grant.id)
-
-
-def activate_pending(work: Work, grant: Grant) -> bool:
-    """Make a locked pending grant active if it waits for nothing more; tell whether it did."""
-    if grant.awaits_consent or grant.awaits_agreement is not None or grant.signature_id is None:
-        return False
-    move(
-        work,
-        grant,
-        GrantState.ACTIVE,
-        event="issued" if grant.renewed_from_id is None else "renewed",
-        reason="It waits for nothing more.",
-    )
-    return True

@@ -16,7 +16,7 @@ from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.actor import Actor
 from stagerelease.kernel.clock import iso
-from stagerelease.kernel.errors import NotFound, Stale
+from stagerelease.kernel.errors import Forbidden, NotFound, Stale
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries
@@ -25,8 +25,10 @@ from stagerelease.partners.rules import (
     LIVE,
     GrantStanding,
     GrantState,
+    Standing,
     Suspension,
     check_grant_move,
+    is_active,
 )
 from stagerelease.partners.tables import Grant, GrantEvent
 from stagerelease.releases import queries as releases
@@ -69,6 +71,20 @@ def load_for(work: Work, grant_id: str, permission: Permission | None) -> GrantR
     return grant
 
 
+def require_own_name(actor: Actor) -> None:
+    """Return only if ``actor`` may declare something in their own name: no narrow token may.
+
+    Raises:
+        Forbidden: the token was made for something else.
+    """
+    if actor.scopes is not None and "all" not in actor.scopes:
+        raise Forbidden(
+            "This token was not made for acting in your name.",
+            reason="token.scope",
+            next_step="Use a token with the scope 'all'.",
+        )
+
+
 def lock_grants(
     work: Work, condition: ColumnElement[bool], *, limit: int | None = None
 ) -> list[Grant]:
@@ -98,6 +114,31 @@ def lock_grant(work: Work, grant_id: str, *, seen: int | None = None) -> Grant:
             next_step="Look at it again.",
         )
     return grant
+
+
+def lock_with_renewals(
+    work: Work, row: GrantRow, *, seen: int | None = None
+) -> tuple[Grant, list[Grant]]:
+    """Return a grant, and its grantee's other live grants on the track, all locked.
+
+    A grantee holds several at once only where one renews another, and stopping one stops all; what
+    is over by its date is stopped alone.
+
+    Raises:
+        Stale: ``seen`` is a version that the grant is no longer at.
+    """
+    of_grantee = (
+        Grant.organisation_id == row.organisation_id
+        if row.organisation_id is not None
+        else Grant.person_id == row.person_id
+    )
+    live = Grant.state.in_(sorted(LIVE)) & (Grant.valid_until > work.now)
+    condition = (Grant.id == row.id) | ((Grant.track_id == row.track_id) & of_grantee & live)
+    lock_grants(work, condition)
+    # A renewal issued while these were waited for is seen now; none comes after, for it locks them.
+    beside = [grant for grant in lock_grants(work, condition) if grant.id != row.id]
+    over = row.valid_until <= work.now
+    return lock_grant(work, row.id, seen=seen), [] if over else beside
 
 
 def note(
@@ -145,7 +186,8 @@ def move(
     check_grant_move(grant.state, to)
     before = grant.state
     grant.state = to
-    grant.suspended_for = suspended_for
+    if to is not GrantState.EXPIRED:  # a date lifts no decision: who comes after has to see it
+        grant.suspended_for = suspended_for
     if to not in LIVE:
         grant.ended_at = work.now
     tell(work, grant, event, reason=reason)
@@ -179,25 +221,51 @@ def suspend_all(
 ) -> list[str]:
     """Suspend every active grant that meets ``condition`` and return their ids.
 
-    Live grants in other states are locked too, so that one being resumed right now is found.
+    One that only waits for a new text to be signed is among them when ``why`` is anything else:
+    signing lifts that and nothing more. Live grants in other states are locked too, so that one
+    being resumed right now is found.
     """
     live = lock_grants(work, condition & Grant.state.in_(sorted(LIVE)))
     stopped = [grant for grant in live if grant.state == GrantState.ACTIVE]
+    if why is not Suspension.RECONSENT:
+        stopped += [grant for grant in live if grant.suspended_for == Suspension.RECONSENT]
     for grant in stopped:
-        move(
-            work,
-            grant,
-            GrantState.SUSPENDED,
-            event="suspended",
-            reason=reason,
-            suspended_for=why,
-            detail={"for": why.value},
-        )
+        suspend(work, grant, why=why, reason=reason)
     return [grant.id for grant in stopped]
 
 
+def suspend(
+    work: Work,
+    grant: Grant,
+    *,
+    why: Suspension,
+    reason: str,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Suspend a locked grant, or give a suspended one the graver cause ``why``.
+
+    Raises:
+        Conflict: the grant's state does not lead there, or ``why`` is its cause already.
+    """
+    said = {"for": why.value, **(detail or {})}
+    if grant.state == GrantState.SUSPENDED and grant.suspended_for != why:
+        grant.suspended_for = why
+        tell(work, grant, "suspended", reason=reason)
+        note(work, grant, event="suspended", before=grant.state, reason=reason, detail=said)
+        return
+    move(
+        work,
+        grant,
+        GrantState.SUSPENDED,
+        event="suspended",
+        reason=reason,
+        suspended_for=why,
+        detail=said,
+    )
+
+
 def suspend_for_terms(work: Work, *, signature_ids: Collection[str], reason: str) -> Sequence[str]:
-    """Suspend every active grant that rests on one of these signatures, which no longer count."""
+    """Suspend every grant that rests on one of these signatures, which no longer count."""
     return suspend_all(
         work,
         Grant.signature_id.in_(sorted(signature_ids)),
@@ -230,3 +298,16 @@ def standing_of(
         stage_rank=-1 if track.stage == WITHDRAWN else plan.rank(track.stage),
         withdrawn=track.stage == WITHDRAWN,
     )
+
+
+def standing_if_active(work: Work, grant_id: str) -> Standing:
+    """Return what a grant would be worth now if it were active, as far as this Work has come.
+
+    Raises:
+        NotFound: there is none.
+    """
+    work.session.flush()  # the rows it rests on are read back
+    effective = queries.find_effective(work, grant_id)
+    if effective is None:
+        raise NotFound(f"There is no grant {grant_id!r}.", reason="grant.unknown")
+    return is_active(standing_of(work, effective, state=GrantState.ACTIVE))

@@ -93,7 +93,6 @@ __all__ = [
     "resume_consents",
     "signature_in_force",
     "text_of",
-    "was_revoked",
 ]
 
 _GRANT_COLUMNS = (
@@ -263,24 +262,6 @@ def live_grants(
         else Grant.person_id == person_id,
     )
     return [_grant(row) for row in work.session.execute(statement.order_by(Grant.id))]
-
-
-def was_revoked(
-    work: Work, *, track_id: str, person_id: str | None, organisation_id: str | None
-) -> bool:
-    """Tell whether the newest grant of this grantee on this track was revoked."""
-    newest = work.session.execute(
-        select(Grant.state)
-        .where(
-            Grant.track_id == track_id,
-            Grant.organisation_id == organisation_id
-            if organisation_id is not None
-            else Grant.person_id == person_id,
-        )
-        .order_by(Grant.created_at.desc(), Grant.id.desc())
-        .limit(1)
-    ).scalar_one_or_none()
-    return newest == GrantState.REVOKED
 
 
 def grant_events(work: Work, grant_id: str) -> list[GrantEventRow]:

@@ -14,9 +14,9 @@ from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.errors import Conflict, NotFound
 from stagerelease.partners import queries
 from stagerelease.partners.granting import issue_grant
-from stagerelease.partners.moving import load_for, lock_grant, note, tell
+from stagerelease.partners.moving import load_for, lock_grant, note, require_own_name, tell
 from stagerelease.partners.queries import GrantRow
-from stagerelease.partners.rules import LIVE, GrantState
+from stagerelease.partners.rules import LIVE
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.rules import check_text
 
@@ -63,22 +63,16 @@ def renew_grant(
 ) -> Renewal:
     """Issue the grant that follows ``grant_id``; what is not said stays as it was.
 
-    The old grant keeps its own end. An ended grant may be renewed too, unless it was revoked: then
-    letting its holder in again is a new decision.
+    The old grant keeps its own end. An ended grant may be renewed too, unless it was revoked or
+    suspended then: letting its holder in again is a new decision, and takes two people.
 
     Raises:
         NotFound: there is no such grant.
-        Conflict: it was revoked.
+        Conflict: it was revoked, or suspended when its date passed.
         Invalid, Forbidden, Blocked: as ``issue_grant``.
     """
     require(work.actor, Permission.GRANT_ISSUE)
     old = load_for(work, grant_id, Permission.GRANT_ISSUE)
-    if old.state == GrantState.REVOKED:
-        raise Conflict(
-            "The grant was revoked; that is not renewed.",
-            reason="grant.revoked",
-            next_step="If its holder is to be let in again, issue a new grant.",
-        )
     new = issue_grant(
         work,
         track_id=old.track_id,
@@ -113,10 +107,12 @@ def ask_renewal(work: Work, grant_id: str, *, message: str) -> None:
 
     Raises:
         NotFound: there is no such grant, or the caller does not hold it.
+        Forbidden: the token is too narrow to act in their name.
         Conflict: it has ended for good, or this was asked within the last day.
         Invalid: no message, or one too long.
     """
     grant = load_for(work, grant_id, None)
+    require_own_name(work.actor)
     me = accountable(work, "ask for renewal")
     if grant.person_id != me and grant.organisation_id not in work.actor.organisations:
         raise NotFound(f"You hold no grant {grant_id!r}.", reason="grant.unknown")

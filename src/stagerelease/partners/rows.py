@@ -86,6 +86,11 @@ class GrantRow:
     awaits_agreement: str | None = None
     awaits_consent: bool = False
 
+    @property
+    def party(self) -> dict[str, str | None]:
+        """Return the grantee as queries name one."""
+        return {"person_id": self.person_id, "organisation_id": self.organisation_id}
+
 
 @dataclass(frozen=True, slots=True)
 class EffectiveGrant:

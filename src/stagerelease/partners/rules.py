@@ -73,6 +73,10 @@ class Suspension(StrEnum):
     RECONSENT = "reconsent"
 
 
+TAKES_TWO = (Suspension.WITHDRAWAL, Suspension.DECISION, Suspension.TERMS)
+"""Suspensions that two people lift; signing the new text is all that ``RECONSENT`` waits for."""
+
+
 V, S, G = VersionState, SignatureState, GrantState
 VERSION_MOVES: Mapping[VersionState, frozenset[VersionState]] = MappingProxyType(
     {

@@ -18,9 +18,11 @@ from stagerelease.partners.agreements import (
     retire_version,
     show_version,
 )
+from stagerelease.partners.attesting import attest_destruction, list_attestations
+from stagerelease.partners.consenting import consent_to_grant
 from stagerelease.partners.documents import Document, signed_pdf, version_pdf
 from stagerelease.partners.duo import DUO_CODES
-from stagerelease.partners.granting import Grantee, consent_to_grant, issue_grant
+from stagerelease.partners.granting import Grantee, issue_grant
 from stagerelease.partners.holding import holders_report
 from stagerelease.partners.moving import standing_of
 from stagerelease.partners.receipts import signature_receipt
@@ -34,9 +36,7 @@ from stagerelease.partners.signatures import (
 )
 from stagerelease.partners.signing import sign
 from stagerelease.partners.stopping import (
-    attest_destruction,
     give_up_grant,
-    list_attestations,
     lock_for_withdrawal,
     resume_grant,
     revoke_grant,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import select
 
 from stagerelease.db.work import Work
@@ -17,6 +19,7 @@ from stagerelease.partners.effect import (
     lock_affected,
     lock_party,
     lock_version_state,
+    on_newer_versions,
 )
 from stagerelease.partners.moving import require_known, suspend_for_terms
 from stagerelease.partners.queries import SignatureRow
@@ -110,7 +113,7 @@ def countersign(work: Work, signature_id: str) -> SignatureRow:
         NotFound: there is none, or the caller may not know of it.
         Forbidden: not a human, or the signer themselves or of the same organisation.
         Conflict: it has ended, its time to be signed again is over, its version is not accepted any
-            more, or it is countersigned already.
+            more, it is countersigned already, or the party has signed a later version.
     """
     row = show_signature(work, signature_id)
     require(work.actor, Permission.AGREEMENT_PUBLISH)
@@ -129,7 +132,10 @@ def countersign(work: Work, signature_id: str) -> SignatureRow:
     signature = next(one for one in party if one.id == row.id)
     _check_countersignable(work, signature, state)
     begins = signature.state == SignatureState.PENDING
-    older = [one for one in party if one.id != row.id] if begins else []
+    newer = on_newer_versions(work, version, party)
+    if begins:
+        _refuse_outdated(work, newer)
+    older = [one for one in party if one.id != row.id and one not in newer] if begins else []
     grants = lock_affected(work, version, signature, older) if begins else []
     _countersign(work, signature, me)
     if begins:
@@ -163,6 +169,22 @@ def _check_countersignable(work: Work, signature: Signature, version_state: str)
             reason="signature.late",
             next_step=again,
         )
+
+
+def _refuse_outdated(work: Work, newer: Sequence[Signature]) -> None:
+    """Return only if none of these later signatures waits or is in force: it says what holds now.
+
+    Raises:
+        Conflict: one does.
+    """
+    for other in newer:
+        if counts(work, other) or awaits_countersignature(work, other):
+            raise Conflict(
+                f"The party has signed a later version: {other.id} "
+                f"{'is in force' if counts(work, other) else 'waits for its countersignature'}.",
+                reason="signature.newer",
+                next_step="Countersign that one.",
+            )
 
 
 def _countersign(work: Work, signature: Signature, me: str) -> None:

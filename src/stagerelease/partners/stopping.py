@@ -1,45 +1,43 @@
-"""Use cases that stop a grant and what follows: suspend, resume, revoke, attest destruction.
+"""Use cases that stop a grant and lift that: suspend, resume, revoke, give up.
 
-Stopping needs one person and takes effect on the next byte; resuming needs two. Files that were
-delivered cannot be called back, so a revocation lists them and asks their holder to declare.
+Stopping needs one person and takes effect on the next byte; resuming needs two. Whatever renews the
+grant, or is renewed by it, is stopped with it: two grants of one grantee are one decision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import select
-
 from stagerelease.db.work import Work
-from stagerelease.identity.queries import load_organisation, memberships_now
+from stagerelease.identity.queries import load_organisation
 from stagerelease.identity.rules import ROLE_PERMISSIONS, Permission, Role, require
-from stagerelease.jobs.outbox import emit
-from stagerelease.kernel.clock import iso
-from stagerelease.kernel.errors import Conflict, Forbidden, NotFound
+from stagerelease.kernel.errors import Conflict, Forbidden
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import queries as log
 from stagerelease.ledger import service as ledger
 from stagerelease.partners import queries
+from stagerelease.partners.attesting import ask_for_attestation, delivered_under, holds
+from stagerelease.partners.interests import refuse_interested
 from stagerelease.partners.moving import (
     load_for,
     lock_grant,
     lock_grants,
+    lock_with_renewals,
     move,
-    note,
-    standing_of,
+    require_own_name,
+    standing_if_active,
+    suspend,
     suspend_all,
-    tell,
 )
-from stagerelease.partners.queries import AttestationRow, GrantRow
+from stagerelease.partners.queries import GrantRow
 from stagerelease.partners.rules import (
     LIVE,
     RESUME_CONSENTS,
     GrantState,
     Suspension,
     check_grant_move,
-    is_active,
 )
-from stagerelease.partners.tables import DestructionAttestation, Grant, GrantResume
+from stagerelease.partners.tables import Grant, GrantResume
 from stagerelease.releases.facts import standing as standing_of_people
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.moving import lock_track
@@ -54,31 +52,22 @@ def suspend_grant(work: Work, grant_id: str, *, reason: str, seen: int | None = 
     """Suspend a grant now by decision; one person is enough. Its holder can read the reason.
 
     A grant that is suspended for another reason stays so by decision from now on: two people resume
-    it, whatever else is mended, and consents given before do not count.
+    it, whatever else is mended, and consents given before do not count. Its renewals, and what it
+    renews, are suspended with it; one that has not begun will ask for a second person's consent.
 
     Raises:
         NotFound: there is none, or the caller may not know of it.
         Stale: it is not at version ``seen`` any more.
         Conflict: it is neither active nor suspended, or suspended by decision already.
     """
-    load_for(work, grant_id, Permission.GRANT_STOP)
+    row = load_for(work, grant_id, Permission.GRANT_STOP)
     reason = check_text(reason, "reason", limit=MAX_REASON)
-    grant = lock_grant(work, grant_id, seen=seen)
-    detail = {"for": Suspension.DECISION.value}
-    if grant.state == GrantState.SUSPENDED and grant.suspended_for != Suspension.DECISION:
-        grant.suspended_for = Suspension.DECISION
-        tell(work, grant, "suspended", reason=reason)
-        note(work, grant, event="suspended", before=grant.state, reason=reason, detail=detail)
-        return _read(work, grant)
-    move(
-        work,
-        grant,
-        GrantState.SUSPENDED,
-        event="suspended",
-        reason=reason,
-        suspended_for=Suspension.DECISION,
-        detail=detail,
-    )
+    grant, beside = lock_with_renewals(work, row, seen=seen)
+    suspend(work, grant, why=Suspension.DECISION, reason=reason)
+    for other in beside:
+        # One that has not begun is asked about when it would (``stops.stopped_since``).
+        if other.state != GrantState.PENDING and other.suspended_for != Suspension.DECISION:
+            suspend(work, other, why=Suspension.DECISION, reason=reason, detail={"with": grant.id})
     return _read(work, grant)
 
 
@@ -95,13 +84,14 @@ def resume_grant(work: Work, grant_id: str, *, seen: int | None = None) -> Grant
 
     Raises:
         NotFound: there is none, or the caller may not know of it.
-        Forbidden: not a human with an open account.
+        Forbidden: not a human with an open account, or somebody with an interest in the grant.
         Stale: it is not at version ``seen`` any more.
         Conflict: it is not suspended, this person consented already, or it would not count even if
             it were active (withdrawn, nothing signed, ended): then a new grant is needed.
     """
-    load_for(work, grant_id, Permission.GRANT_RESUME)
+    row = load_for(work, grant_id, Permission.GRANT_RESUME)
     me = accountable(work, "consent to resume a grant")
+    refuse_interested(work, track_id=row.track_id, **row.party)
     grant = lock_grant(work, grant_id, seen=seen)
     check_grant_move(grant.state, GrantState.ACTIVE)
     if grant.state != GrantState.SUSPENDED:  # a pending grant has other ways to begin
@@ -149,10 +139,7 @@ def _suspension(work: Work, grant_id: str) -> str:
 
 
 def _check_worth_resuming(work: Work, grant_id: str) -> None:
-    effective = queries.find_effective(work, grant_id)
-    if effective is None:
-        raise NotFound(f"There is no grant {grant_id!r}.", reason="grant.unknown")
-    answer = is_active(standing_of(work, effective, state=GrantState.ACTIVE))
+    answer = standing_if_active(work, grant_id)
     if not answer.active:
         raise Conflict(
             f"Resuming it would not let anybody in. {answer.sentence}",
@@ -185,6 +172,7 @@ def _consent(work: Work, grant: Grant, me: str, suspension: str, *, counted: int
 def revoke_grant(work: Work, grant_id: str, *, reason: str, seen: int | None = None) -> GrantRow:
     """End a grant for good, list what was delivered under it, and ask for its destruction.
 
+    Its renewals, and what it renews, end with it: they would go on delivering the same files.
     Downloads in flight are cut because this Work moves the access epoch.
 
     Raises:
@@ -192,10 +180,11 @@ def revoke_grant(work: Work, grant_id: str, *, reason: str, seen: int | None = N
         Stale: it is not at version ``seen`` any more.
         Conflict: it has ended already.
     """
-    load_for(work, grant_id, Permission.GRANT_STOP)
+    row = load_for(work, grant_id, Permission.GRANT_STOP)
     reason = check_text(reason, "reason", limit=MAX_REASON)
-    grant = lock_grant(work, grant_id, seen=seen)
-    _revoke(work, grant, reason)
+    grant, beside = lock_with_renewals(work, row, seen=seen)
+    for each in (grant, *beside):
+        _revoke(work, each, reason)
     return _read(work, grant)
 
 
@@ -211,12 +200,12 @@ def revoke_organisation(work: Work, organisation: str, *, reason: str) -> list[G
     require(work.actor, Permission.GRANT_STOP)
     reason = check_text(reason, "reason", limit=MAX_REASON)
     row = load_organisation(work, organisation)
-    live = lock_grants(
-        work, (Grant.organisation_id == row.id) & Grant.state.in_(sorted(CAN_EXPIRE))
-    )
-    for grant in live:
+    live = (Grant.organisation_id == row.id) & Grant.state.in_(sorted(CAN_EXPIRE))
+    lock_grants(work, live)
+    locked = lock_grants(work, live)  # with any renewal issued while these were waited for
+    for grant in locked:
         _revoke(work, grant, reason)
-    return [_read(work, grant) for grant in live]
+    return [_read(work, grant) for grant in locked]
 
 
 def give_up_grant(work: Work, grant_id: str, *, seen: int | None = None) -> GrantRow:
@@ -226,34 +215,26 @@ def give_up_grant(work: Work, grant_id: str, *, seen: int | None = None) -> Gran
 
     Raises:
         NotFound: there is none, or the caller may not know of it.
-        Forbidden: the caller does not hold it.
+        Forbidden: the caller does not hold it, or the token is too narrow to act in their name.
         Stale: it is not at version ``seen`` any more.
         Conflict: it has ended already.
     """
     shown = load_for(work, grant_id, None)
-    if not _holds(work, shown, accountable(work, "give access up")):
+    require_own_name(work.actor)
+    if not holds(work, shown, accountable(work, "give access up")):
         raise Forbidden(
             "Only who holds access can give it up.",
             reason="grant.not-holder",
             next_step="Ask an administrator of your organisation.",
         )
-    grant = lock_grant(work, grant_id, seen=seen)
-    _revoke(work, grant, "Given up by its holder.", event="given_up")
+    grant, beside = lock_with_renewals(work, shown, seen=seen)
+    for each in (grant, *beside):
+        _revoke(work, each, "Given up by its holder.", event="given_up")
     return _read(work, grant)
 
 
 def _revoke(work: Work, grant: Grant, reason: str, *, event: str = "revoked") -> None:
-    delivered = [
-        {
-            "download": row.download_id,
-            "path": row.path,
-            "sha256": row.sha256,
-            "bytes": row.bytes_sent,
-            "completed": row.completed_at is not None,
-            "at": iso(row.started_at),
-        }
-        for row in queries.deliveries(work, grant.id)
-    ]
+    delivered = delivered_under(work, grant.id)
     move(
         work,
         grant,
@@ -262,94 +243,7 @@ def _revoke(work: Work, grant: Grant, reason: str, *, event: str = "revoked") ->
         reason=reason,
         detail={"delivered": delivered},
     )
-    work.session.add(
-        DestructionAttestation(
-            id=new_id("dat"), grant_id=grant.id, delivered=delivered, opened_at=work.now
-        )
-    )
-    _tell_of_attestation(work, grant, "opened", files=len(delivered))
-
-
-def _tell_of_attestation(work: Work, grant: Grant, event: str, **facts: object) -> None:
-    emit(
-        work,
-        f"attestation.{event}",
-        subject=f"grant:{grant.id}",
-        people=[grant.person_id] if grant.person_id else (),
-        organisations=[grant.organisation_id] if grant.organisation_id else (),
-        roles=("access_officer", "security") if event == "signed" else (),
-        facts={"grant": grant.id, "track": grant.track_id, **facts},
-    )
-
-
-def attest_destruction(
-    work: Work, grant_id: str, statement: str, *, typed_name: str
-) -> AttestationRow:
-    """Declare, as the holder of a revoked grant, what was done with the delivered files.
-
-    ``typed_name`` is the declarer's legal name, typed as a signature.
-
-    Raises:
-        NotFound: there is none, or the caller may not know of it.
-        Forbidden: the caller is not the person, or does not administer the organisation.
-        Conflict: nothing is asked (the grant was not revoked), or it is declared already.
-    """
-    seen = load_for(work, grant_id, None)
-    me = accountable(work, "declare destruction")
-    if not _holds(work, seen, me):
-        raise Forbidden(
-            "Only the holder of the grant declares what became of the files.",
-            reason="grant.not-holder",
-            next_step="Ask the person, or an administrator of the organisation.",
-        )
-    statement = check_text(statement, "statement", limit=2000)
-    typed_name = check_text(typed_name, "name", limit=200)
-    grant = lock_grant(work, grant_id)
-    row = work.session.execute(
-        select(DestructionAttestation)
-        .where(DestructionAttestation.grant_id == grant.id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).scalar_one_or_none()
-    if row is None:
-        raise Conflict(
-            f"The grant is {grant.state}; only a revoked one asks for this.",
-            reason="attestation.not-open",
-        )
-    if row.attested_at is not None:
-        raise Conflict("It is declared already.", reason="attestation.given")
-    row.attested_at, row.attested_by, row.typed_name = work.now, me, typed_name
-    _tell_of_attestation(work, grant, "signed", files=len(row.delivered))
-    row.leaf_idx = note(
-        work,
-        grant,
-        event="destruction_attested",
-        before=grant.state,
-        reason=statement,
-        detail={"person": me, "typed_name": typed_name, "files": len(row.delivered)},
-    )
-    work.session.flush()  # the row returned is read back
-    found = queries.find_attestation(work, grant.id)
-    if found is None:
-        raise NotFound(f"There is no grant {grant_id!r}.", reason="grant.unknown")
-    return found
-
-
-def list_attestations(
-    work: Work, *, limit: int = 100, after: str | None = None
-) -> list[AttestationRow]:
-    """Return what was asked of holders and not declared yet, to somebody who may read grants."""
-    require(work.actor, Permission.GRANT_READ)
-    return queries.open_attestations(work, limit=limit, after=after)
-
-
-def _holds(work: Work, grant: GrantRow, person_id: str) -> bool:
-    if grant.person_id is not None:
-        return grant.person_id == person_id
-    return any(
-        organisation == grant.organisation_id and role == Role.PARTNER_ADMIN
-        for organisation, role, _ in memberships_now(work, person_id)
-    )
+    ask_for_attestation(work, grant, delivered)
 
 
 # --- what others' decisions do to grants ---------------------------------------------------------
@@ -370,7 +264,7 @@ def lock_for_withdrawal(work: Work, track_id: str) -> None:
 
 
 def suspend_for_withdrawal(work: Work, track_id: str) -> list[str]:
-    """Suspend every active grant on a track that was withdrawn in this Work; return their ids."""
+    """Suspend every grant on a track that was withdrawn in this Work; return their ids."""
     require(work.actor, Permission.RELEASE_WITHDRAW)
     return suspend_all(
         work,

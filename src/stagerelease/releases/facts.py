@@ -43,7 +43,12 @@ from stagerelease.releases.requests import (
     load_promotion,
 )
 from stagerelease.releases.rules import State
-from stagerelease.releases.upward import blocking_incidents, completed_downloads, first_grant
+from stagerelease.releases.upward import (
+    Served,
+    blocking_incidents,
+    completed_downloads,
+    served_time,
+)
 from stagerelease.releases.waiver_rows import WaiverRow, waivers_of
 
 __all__ = [
@@ -248,10 +253,10 @@ def about(
     return evidence.facts_about(work, subjects or subjects_of(work, track))
 
 
-def _first_served(work: Work, track: TrackRow, below: Stage | None) -> datetime | None:
+def _served(work: Work, track: TrackRow, below: Stage | None) -> Served | None:
     if below is None or below.audience in ("staff", "everyone"):
-        return track.entered_at  # nobody has to be let in one by one
-    return first_grant(work, track.id, below.name)
+        return Served(track.entered_at)  # nobody has to be let in one by one
+    return served_time(work, track.id, below.name)
 
 
 def _completed(
@@ -315,6 +320,7 @@ def _of_the_track(
         return whole or kind in kinds
 
     revision = track.revision_id
+    served = _served(work, track, below)
     return Facts(
         at=work.now,
         track_stage=track.stage,
@@ -324,7 +330,8 @@ def _of_the_track(
         requester="",
         request_hash="",
         entered_at=track.entered_at,
-        first_served_at=_first_served(work, track, below),
+        first_served_at=served.since if served else None,
+        gaps=served.gaps if served else (),
         holds=_hold_facts(holds),
         kind=track.kind,
         manifest_sha256=manifest,

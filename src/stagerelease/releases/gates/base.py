@@ -127,10 +127,19 @@ class ContactFact:
 
 
 @dataclass(frozen=True, slots=True)
+class GapFact:
+    """A time after the first in which nobody of the audience could fetch; ``until`` None: still."""
+
+    since: datetime
+    until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything a decision on a request may look at, read at the instant ``at``.
 
-    ``first_served_at``: when the audience of the stage below could first fetch, None if not yet.
+    ``first_served_at``: when the audience of the stage below could first fetch, None if not yet;
+    ``gaps`` are the times after it when no member of that audience could.
     ``completed``: how many downloads by that audience were completed (None: that audience is staff,
     who are not let in one by one). ``evidence`` is what the request names; ``subjects`` are the
     digests of the track's files of its own kind and of its manifest.
@@ -145,6 +154,7 @@ class Facts:
     request_hash: str
     entered_at: datetime
     first_served_at: datetime | None
+    gaps: Sequence[GapFact] = ()
     approvals: Sequence[ApprovalFact] = ()
     judgements: Sequence[JudgementFact] = ()
     holds: Sequence[HoldFact] = ()  # active and lifted alike

@@ -12,6 +12,7 @@ from stagerelease.kernel.clock import said
 from stagerelease.releases.gates.base import (
     ApprovalFact,
     Facts,
+    GapFact,
     GateResult,
     HoldFact,
     JudgementFact,
@@ -22,13 +23,13 @@ from stagerelease.releases.gates.base import (
 from stagerelease.releases.ladder import GateSpec
 
 
-def time_held(holds: Sequence[HoldFact], start: datetime, end: datetime) -> timedelta:
-    """Return how much of ``start``..``end`` lies under at least one hold (overlaps count once)."""
+def time_held(stops: Sequence[HoldFact | GapFact], start: datetime, end: datetime) -> timedelta:
+    """Return how much of ``start``..``end`` lies in at least one stop (overlaps count once)."""
     total = timedelta(0)
     reached = start
-    for hold in sorted(holds, key=lambda h: h.since):
-        since = max(hold.since, reached)
-        until = min(hold.until or end, end)
+    for stop in sorted(stops, key=lambda s: s.since):
+        since = max(stop.since, reached)
+        until = min(stop.until or end, end)
         if until > since:
             total += until - since
             reached = until
@@ -46,9 +47,10 @@ def began(facts: Facts) -> datetime | None:
 
 
 def dwell(facts: Facts) -> timedelta | None:
-    """Return how long the stage below has really been served, without time under holds.
+    """Return how long the stage below has really been served.
 
-    None while its audience has had no chance to fetch.
+    Time under holds, and time in which nobody was let in, is not. None while its audience has had
+    no chance to fetch.
     """
     start = began(facts)
     return None if start is None else _served_since(facts, start)
@@ -56,11 +58,15 @@ def dwell(facts: Facts) -> timedelta | None:
 
 def _served_since(facts: Facts, start: datetime) -> timedelta:
     start = min(start, facts.at)
-    return facts.at - start - time_held(facts.holds, start, facts.at)
+    return facts.at - start - time_held(_stops(facts), start, facts.at)
+
+
+def _stops(facts: Facts) -> list[HoldFact | GapFact]:
+    return [*facts.holds, *facts.gaps]
 
 
 class Dwell(Standing):
-    """Minimum time in the stage below, counted from when its audience could fetch."""
+    """Minimum time in the stage below, counted while its audience could fetch."""
 
     kind = "dwell"
 
@@ -91,8 +97,10 @@ class Dwell(Standing):
                     f"Served {measured} of {words(minimum)} at {facts.from_stage}; "
                     f"{words(left)} to go."
                 )
-                held = any(hold.until is None for hold in facts.holds)
-                due = None if held else max(facts.at, start) + left
+                if any(gap.until is None for gap in facts.gaps):
+                    sentence += " Nobody can fetch now, so no time is counted."
+                stopped = any(stop.until is None for stop in _stops(facts))
+                due = None if stopped else max(facts.at, start) + left
         return GateResult(
             spec.key, self.kind, rule, measured, words(minimum), outcome, sentence, due=due
         )
