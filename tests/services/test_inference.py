@@ -282,6 +282,28 @@ def test_a_reservation_is_replaced_by_what_was_used(use: Use) -> None:
     assert (row.prompt_tokens, row.completion_tokens, row.outcome) == (3, 7, "completed")
 
 
+def test_no_more_than_was_reserved_is_counted(use: Use) -> None:
+    """A server that estimates may tell more tokens of a prompt than its model can hold."""
+    permit = use.ask(bounds=[3000], max_tokens=10)
+    use.finish(permit, 3000, 10)
+    row = use.row(permit)
+    assert (row.prompt_tokens, row.completion_tokens, row.reserved_tokens) == (128, 10, 138)
+    assert use.meter().day_tokens == 138
+
+
+def test_what_is_not_known_counts_as_reserved(use: Use) -> None:
+    permit = use.ask(bounds=[30], max_tokens=0)
+    inference.finish(
+        use.works,
+        permit.request_id,
+        prompt_tokens=None,
+        completion_tokens=0,
+        milliseconds=5,
+        outcome="client_left",
+    )
+    assert (use.row(permit).prompt_tokens, use.meter().day_tokens) == (30, 30)
+
+
 def test_no_more_than_the_context_is_reserved(use: Use) -> None:
     use.ask(bounds=[100_000], max_tokens=200)
     assert use.meter().minute_tokens == 256

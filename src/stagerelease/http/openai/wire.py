@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from stagerelease.engine import wire as engine_wire
-from stagerelease.engine.ports import Ended, Piece, Token
+from stagerelease.engine.ports import Admitted, Ended, Event, Piece, Token
 from stagerelease.http.openai.errors import limit_headers
 from stagerelease.inference.service import ModelRow, Permit
 
@@ -20,15 +20,24 @@ MACHINE = "machine-written"
 _BYTES = re.compile(r"\\x([0-9a-f]{2})")
 
 
-def answer_headers(permit: Permit) -> dict[str, str]:
-    """Return what every answer of a model says of itself, before its first byte."""
+def permit_headers(permit: Permit) -> dict[str, str]:
+    """Return what every answer to a request that was let through says, refusals of the engine among
+    them: what is left, and whether what was asked is kept.
+    """
     return {
         **limit_headers(permit.left),
         "Cache-Control": "no-store",
-        "X-Accel-Buffering": "no",
-        "X-Stagerelease-Output": f"{MACHINE}; model={engine_wire.model_id(permit.checkpoint)}",
         "X-Stagerelease-Request": permit.request_id,
         "X-Stagerelease-Prompt-Logging": "on" if permit.prompt_logging else "off",
+    }
+
+
+def answer_headers(permit: Permit) -> dict[str, str]:
+    """Return what every answer of a model says of itself, before its first byte."""
+    return {
+        **permit_headers(permit),
+        "X-Accel-Buffering": "no",
+        "X-Stagerelease-Output": f"{MACHINE}; model={engine_wire.model_id(permit.checkpoint)}",
     }
 
 
@@ -46,33 +55,44 @@ def label(permit: Permit) -> dict[str, Any]:
 
 @dataclass
 class Usage:
-    """Tokens of one request so far."""
+    """Tokens of one request so far. ``prompt_tokens`` is None while nobody tells how many."""
 
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = 0
     reused: int = 0
     ended: dict[int, int] = field(default_factory=dict)
-    pieces: dict[int, int] = field(default_factory=dict)
+    computed: dict[int, int] = field(default_factory=dict)
 
-    def see(self, event: Piece | Ended) -> None:
+    def see(self, event: Event) -> None:
         """Note what an event adds."""
-        if isinstance(event, Ended):
+        if isinstance(event, Admitted):
+            self.prompt_tokens = sum(event.prompt_tokens)
+        elif isinstance(event, Ended):
             self.ended[event.index] = event.completion_tokens
             self.reused += event.reused
         else:
-            self.pieces[event.index] = self.pieces.get(event.index, 0) + 1
+            self.computed[event.index] = self.computed.get(event.index, 0) + event.computed
+
+    def suppose(self, sequences: int, *, each: int) -> None:
+        """Count ``each`` token of every sequence that did not end: what came of it is not all."""
+        self.computed |= dict.fromkeys(range(sequences), each)
+
+    def settle(self) -> None:
+        """Note that nothing was computed if nobody told how much."""
+        self.prompt_tokens = self.prompt_tokens or 0
 
     @property
     def completion_tokens(self) -> int:
-        """Return the tokens computed; of a sequence cut short, one for each piece that came."""
-        cut = sum(count for index, count in self.pieces.items() if index not in self.ended)
+        """Return the tokens computed; of a sequence cut short, those that are known of."""
+        cut = sum(count for index, count in self.computed.items() if index not in self.ended)
         return sum(self.ended.values()) + cut
 
     def document(self) -> dict[str, Any]:
         """Return the usage as OpenAI tells it."""
+        prompt = self.prompt_tokens or 0
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": prompt,
             "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "total_tokens": prompt + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.reused},
         }
 
