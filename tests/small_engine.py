@@ -217,7 +217,7 @@ class SmallEngine:
             if job.echo:
                 told = self._told(model, ids, job) if job.logprobs is not None else ()
                 text = bytes(t for t in ids if t != END).decode("utf-8", "replace")
-                yield Piece(index, text, tuple(told))
+                yield Piece(index, text, tuple(told), computed=0)
             sequences.append(Line(index, list(ids), len(ids), decoder))
         for sequence in sequences:
             if job.max_tokens == 0:
@@ -251,10 +251,10 @@ class SmallEngine:
             keep = _may_begin(sequence.held, job.stop)
             text = sequence.held[: len(sequence.held) - keep]
             sequence.held = sequence.held[len(sequence.held) - keep :]
-        events: list[Event] = []
-        if text or (reason and sequence.waiting):
-            events.append(Piece(sequence.index, text, tuple(sequence.waiting)))
-            sequence.waiting = []
+        shown: tuple[Token, ...] = ()
+        if text or reason:
+            shown, sequence.waiting = tuple(sequence.waiting), []
+        events: list[Event] = [Piece(sequence.index, text, shown)]
         if reason:
             sequence.ended = True
             events.append(Ended(sequence.index, reason, made))  # type: ignore[arg-type]

@@ -248,7 +248,7 @@ class _Completions(Response):
         offset = self._offsets[event.index]
         self._offsets[event.index] += sum(len(t.text) for t in event.tokens)
         told_figures = self._job.logprobs is not None
-        return self._envelope([wire.choice_of(event, offset=offset, told=told_figures)])
+        return self._envelope([wire.piece_choice(event, offset=offset, told=told_figures)])
 
     def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
