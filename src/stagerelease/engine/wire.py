@@ -78,9 +78,14 @@ def wider_sampling(job: Job) -> dict[str, Any]:
         wider["min_p"] = sampling.min_p
     if sampling.repetition_penalty != 1:
         wider["repetition_penalty"] = sampling.repetition_penalty
-    if job.cache_salt:
-        wider["cache_salt"] = job.cache_salt  # as vLLM calls it too
     return wider
+
+
+def salt_of(job: Job) -> dict[str, Any]:
+    """Return the parameter that keeps what is computed for one caller from another's answers, as
+    vLLM calls it too. Who shares nothing needs none, so it can be left out where it is not known.
+    """
+    return {"cache_salt": job.cache_salt} if job.cache_salt else {}
 
 
 def checkpoint_field(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -133,6 +138,12 @@ def choice_of(piece: Piece, *, offset: int, told: bool) -> dict[str, Any]:
     }
 
 
+def piece_choice(piece: Piece, *, offset: int, told: bool) -> dict[str, Any]:
+    """Return a piece as a choice between processes: with its count, where that is not one."""
+    choice = choice_of(piece, offset=offset, told=told)
+    return choice if piece.computed == 1 else choice | {EXTENSION: {"computed": piece.computed}}
+
+
 def end_choice(ended: Ended) -> dict[str, Any]:
     """Return the last choice of a sequence."""
     return {
@@ -177,7 +188,8 @@ def events_of(document: Mapping[str, Any]) -> list[Event]:
         else:
             logprobs = choice["logprobs"]
             tokens = _tokens(logprobs) if logprobs is not None else ()
-            events.append(Piece(choice["index"], choice["text"], tokens))
+            computed = choice.get(EXTENSION, {}).get("computed", 1)
+            events.append(Piece(choice["index"], choice["text"], tokens, computed))
     return events
 
 
