@@ -264,7 +264,7 @@ def test_no_answer_that_takes_its_time_is_cut_at_the_edge():
     longest = Settings.model_fields["inference_longest"].metadata
     most = next(rule.le for rule in longest if hasattr(rule, "le"))
     for place in ("/v1/", "/playground"):
-        [found] = re.findall(r"location \^~ %s \{(.*?)\}" % place, TEMPLATE, re.S)
+        [found] = re.findall(rf"location \^~ {place} \{{(.*?)\}}", TEMPLATE, re.S)
         [seconds] = re.findall(r"proxy_read_timeout (\d+)s;", found)
         assert int(seconds) > most
 

@@ -35,13 +35,13 @@ class Record:
         self._began = time.monotonic()
         self._writing: asyncio.Future[None] | None = None
 
-    async def end(self, outcome: str) -> None:
+    async def end(self, outcome: str, *, patience: float | None = None) -> None:
         """Record the end; the first outcome stays. Never fails, whatever the database does."""
         if self._writing is None:
             self._writing = asyncio.ensure_future(self._write(outcome))
             _under_way.add(self._writing)
             self._writing.add_done_callback(_under_way.discard)
-        await asyncio.wait({self._writing}, timeout=PATIENCE)
+        await asyncio.wait({self._writing}, timeout=PATIENCE if patience is None else patience)
 
     async def _write(self, outcome: str) -> None:
         prompt_tokens, completion_tokens = self.usage.prompt_tokens, self.usage.completion_tokens

@@ -40,6 +40,8 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 LAST_WORDS = 1.0
 """Seconds that the last event of a stream that is cut gets to reach its client."""
+SOON = 0.3
+"""Seconds that the last event of such a stream waits for its record."""
 BEHIND = 1.0
 """Seconds after which a client that takes nothing is behind: what is computed is then not known."""
 
@@ -74,7 +76,7 @@ class Watch:
         )
 
     def _recheck(self) -> tuple[bool, datetime | None]:
-        until, self._refused = inference.recheck(self._room.works, self._permit)
+        until, self._refused = inference.recheck(self._room.sentinel.works, self._permit)
         return self._refused is None, until
 
     @property
@@ -122,7 +124,7 @@ class Generation(Response):
         finally:
             await self._end(outcome)
 
-    async def _end(self, outcome: str) -> None:
+    async def _end(self, outcome: str, *, patience: float | None = None) -> None:
         """Record the end, once: before the last bytes leave, where there are such.
 
         A client that has its answer may ask again at once, and must find its quota free. Of one
@@ -132,7 +134,7 @@ class Generation(Response):
         since = self._waits_since
         if since is not None and time.monotonic() - since > BEHIND:
             self._usage.suppose(len(self._job.prompts) * self._job.n, each=self._job.max_tokens)
-        await self._record.end(outcome)
+        await self._record.end(outcome, patience=patience)
 
     async def _race(self, watch: Watch, scope: Scope, receive: Receive, send: Send) -> str:
         answer = asyncio.ensure_future(self._answer(scope, receive, send))
@@ -151,7 +153,7 @@ class Generation(Response):
                 return "client_left"
             why: DomainError = watch.refused if over.done() else _too_long()
             outcome = "cut" if over.done() else "timeout"
-            await self._end(outcome)
+            await self._end(outcome, patience=SOON)
             await self._end_early(why, scope, receive, send)
             return outcome
         finally:
