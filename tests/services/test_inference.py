@@ -484,6 +484,15 @@ def test_prompts_are_kept_only_where_the_plan_says_so_and_not_for_long(
         assert work.session.execute(select(InferencePrompt.request_id)).first() is None
 
 
+def test_no_prompt_hides_behind_others(use: Use) -> None:
+    filler = str([50256] * 1000)
+    use.finish(use.ask(prompts=[filler, filler, "x" * 500_000, "the one", filler], bounds=[9] * 4))
+    with use.world.begin("sam") as work:
+        [kept] = inference.read_prompts(work, reason="An inquiry.", grant_id=use.grant.id, limit=5)
+    assert "\nthe one\n" in kept.prompt
+    assert len(kept.prompt) > 500_000
+
+
 def test_models_say_what_they_are(use: Use) -> None:
     with use.world.begin("ann", read_only=True) as work:
         [row] = inference.list_models(work, use.contexts)
