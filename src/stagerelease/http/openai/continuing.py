@@ -1,5 +1,7 @@
 """Continuing one text, for the page that does so: the same admission, engine and record as ``/v1``.
 
+What an answer says in its headers is left in ``request.state.permit_headers`` for the page.
+
 Faces do not know each other; the application hands this to the page as ``app.state.continuing``.
 """
 
@@ -13,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from stagerelease.engine.ports import Engine, Job, Piece, Sampling
 from stagerelease.http.begin import BeginWork
 from stagerelease.http.openai.running import Generation, while_permitted
-from stagerelease.http.openai.wire import Completions, Usage, permit_headers
+from stagerelease.http.openai.wire import Completions, Usage, answer_headers, permit_headers
 from stagerelease.inference import service as inference
 from stagerelease.inference.scoring import bound_of
 from stagerelease.inference.service import Asked, Permit
@@ -69,7 +71,9 @@ class Continuing:
                         texts[event.index] += event.text
             return texts
 
-        return await while_permitted(request, permit, collect)
+        texts = await while_permitted(request, permit, collect)
+        request.state.permit_headers = answer_headers(permit)
+        return texts
 
     async def _permit(
         self,
