@@ -210,7 +210,7 @@ class LocalEngine:
         return found
 
     async def _answers(self, runner: Runner, job: Job, stream: Stream) -> list[Answer]:
-        runner.vocabulary.check(job.sampling.logit_bias)
+        runner.vocabulary.check(job.sampling.logit_bias, param="logit_bias")
         shape, made = runner.model.shape, []
         found = await self._read(runner, job.prompts, each=job.n, more=job.max_tokens)
         for number, ids in enumerate(found):

@@ -52,7 +52,7 @@ def document_of(error: DomainError, request_id: str | None = None) -> dict[str, 
     if isinstance(error, NotFound) or error.reason == "engine.model":
         param = "model"
     elif error.reason in ("engine.context", "engine.empty", "engine.token"):
-        param = "prompt"
+        param = param or "prompt"
     return error_body(
         status_for(error), message, code=code_of(error), param=param, request_id=request_id
     )

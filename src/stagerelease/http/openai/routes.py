@@ -89,7 +89,7 @@ def _require_bearer(request: Request) -> None:
 async def create_completion(request: Request, begin: Begin) -> Response:
     """Continue one or more texts."""
     _require_bearer(request)
-    body = await read_body(request, CompletionBody)
+    body = await read_body(request, begin, CompletionBody)
     prompts, sampling = body.prompts(), body.sampling()  # all that may be wrong, before the permit
     asked = _asked(body.model, "completion", prompts, n=body.n, max_tokens=body.max_tokens)
     permit = await _permit(request, begin, asked)
@@ -112,7 +112,7 @@ async def create_completion(request: Request, begin: Begin) -> Response:
 async def create_chat_completion(request: Request, begin: Begin) -> Response:
     """Continue a conversation, written out as plain text: these are base models."""
     _require_bearer(request)
-    body = await read_body(request, ChatBody)
+    body = await read_body(request, begin, ChatBody)
     prompts, sampling = body.prompts(), body.sampling()
     asked = _asked(body.model, "chat", prompts, n=body.n, max_tokens=body.most)
     permit = await _permit(request, begin, asked)
@@ -138,7 +138,7 @@ def _wants_usage(body: SamplingBody) -> bool:
 async def create_score(request: Request, begin: Begin) -> Response:
     """Tell how likely each token of given texts is, and its rank (an extension)."""
     _require_bearer(request)
-    body = await read_body(request, ScoreBody)
+    body = await read_body(request, begin, ScoreBody)
     texts = body.prompts()
     permit = await _permit(request, begin, _asked(body.model, "score", texts))
     engine: Engine = request.app.state.engine

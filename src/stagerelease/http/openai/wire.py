@@ -6,9 +6,9 @@ model: in the field ``stagerelease``, as the header ``X-Stagerelease-Output`` do
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 from stagerelease.engine import wire as engine_wire
@@ -17,7 +17,6 @@ from stagerelease.http.openai.errors import limit_headers
 from stagerelease.inference.service import ModelRow, Permit
 
 MACHINE = "machine-written"
-_BYTES = re.compile(r"\\x([0-9a-f]{2})")
 
 
 def permit_headers(permit: Permit) -> dict[str, str]:
@@ -158,7 +157,7 @@ class Completions(_Envelope):
 
     def __post_init__(self) -> None:
         """Start every sequence at its first character."""
-        self._offsets: dict[int, int] = {}
+        self._places: dict[int, engine_wire.Places] = defaultdict(engine_wire.Places)
 
     def opening(self) -> list[dict[str, Any]]:
         """See ``Shape``."""
@@ -168,10 +167,11 @@ class Completions(_Envelope):
         """See ``Shape``."""
         if not piece.text and not piece.tokens:
             return None
-        offset = self._offsets.get(piece.index, 0)
-        self._offsets[piece.index] = offset + sum(len(t.text) for t in piece.tokens)
-        choice = engine_wire.choice_of(piece, offset=offset, told=self.told)
-        return self.envelope(self.KIND, [choice])
+        return self.envelope(self.KIND, [self._choice(piece)])
+
+    def _choice(self, piece: Piece) -> dict[str, Any]:
+        places = self._places[piece.index] if self.told else None
+        return engine_wire.choice_of(piece, places)
 
     def end(self, ended: Ended) -> dict[str, Any]:
         """See ``Shape``."""
@@ -193,7 +193,7 @@ class Completions(_Envelope):
         """See ``Shape``."""
         choices = []
         for index in sorted(ends):
-            choice = engine_wire.choice_of(_joined(pieces.get(index, ())), offset=0, told=self.told)
+            choice = self._choice(_joined(pieces.get(index, ())))
             choices.append(choice | {"index": index, "finish_reason": ends[index].reason})
         return self.envelope(
             self.KIND, choices, usage=usage.document(), stagerelease=label(self.permit)
@@ -201,13 +201,7 @@ class Completions(_Envelope):
 
 
 def _chat_token(id_: int, text: str, logprob: float | None) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": _bytes_of(text), "id": id_}
-
-
-def _bytes_of(text: str) -> list[int]:
-    if text.startswith("bytes:"):
-        return [int(pair, 16) for pair in _BYTES.findall(text)]
-    return list(text.encode("utf-8", "replace"))
+    return {"token": text, "logprob": logprob, "bytes": list(engine_wire.bytes_of(text)), "id": id_}
 
 
 def _chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
@@ -230,6 +224,7 @@ class Chat(_Envelope):
     def __post_init__(self) -> None:
         """Start with nobody having said anything."""
         self._begun: set[int] = set()
+        self._told: set[int] = set()  # whose figures have begun
 
     def opening(self) -> list[dict[str, Any]]:
         """Say of each sequence who speaks."""
@@ -253,9 +248,20 @@ class Chat(_Envelope):
         if piece.index not in self._begun:  # the blank after "Assistant:" is the template's
             text = text.lstrip()
             self._begun |= {piece.index} if text else set()
-        if not text and not piece.tokens:
+        tokens = self._unled(piece)
+        if not text and not tokens:
             return None
-        return self._chunk(piece.index, {"content": text}, tokens=piece.tokens)
+        return self._chunk(piece.index, {"content": text}, tokens=tokens)
+
+    def _unled(self, piece: Piece) -> Sequence[Token]:
+        """Return a piece's tokens less the blanks that the content does not begin with."""
+        if piece.index in self._told:
+            return piece.tokens
+        for at, token in enumerate(piece.tokens):
+            if text := token.text.lstrip():
+                self._told.add(piece.index)
+                return [replace(token, text=text), *piece.tokens[at + 1 :]]
+        return []
 
     def end(self, ended: Ended) -> dict[str, Any]:
         """See ``Shape``."""
@@ -276,12 +282,13 @@ class Chat(_Envelope):
         choices = []
         for index in sorted(ends):
             piece = _joined(pieces.get(index, ()))
+            told = _chat_logprobs(self._unled(piece)) if self.told else None
             message = {"role": "assistant", "content": piece.text.lstrip(), "refusal": None}
             choices.append(
                 {
                     "index": index,
                     "message": message,
-                    "logprobs": _chat_logprobs(piece.tokens) if self.told else None,
+                    "logprobs": told,
                     "finish_reason": ends[index].reason,
                 }
             )
