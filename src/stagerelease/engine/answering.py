@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stagerelease.engine.batching import Line
 from stagerelease.engine.ports import Ended, Event, Job, Piece, ScoredToken, Token
-from stagerelease.engine.sampling import Chooser, figures
+from stagerelease.engine.sampling import Chooser, NoNumberError, figures
 from stagerelease.engine.spelling import Spelling
 from stagerelease.engine.vocabulary import Vocabulary
 from stagerelease.kernel.errors import DomainError
@@ -45,9 +45,19 @@ class Figures:
     def __init__(self, vocabulary: Vocabulary, ids: list[int], top: int, *, rank: bool) -> None:
         self.vocabulary, self.ids, self.top, self.rank = vocabulary, ids, top, rank
         self.tokens = [ScoredToken(ids[0], vocabulary.spell(ids[0]), None, None)]
+        self.spoilt = False
 
-    def add(self, rows: Tensor) -> None:
-        """Take the logits after the next tokens of the prompt, one row a token."""
+    def add(self, rows: Tensor) -> bool:
+        """Take the logits after the next tokens of the prompt, one row a token; return whether all
+        so far are numbers.
+        """
+        try:
+            self._add(rows)
+        except NoNumberError:
+            self.spoilt = True
+        return not self.spoilt
+
+    def _add(self, rows: Tensor) -> None:
         for row in rows:
             at = len(self.tokens)
             if at == len(self.ids):
