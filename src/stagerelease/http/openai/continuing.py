@@ -17,7 +17,7 @@ from stagerelease.http.begin import BeginWork
 from stagerelease.http.openai.running import Generation, while_permitted
 from stagerelease.http.openai.wire import Completions, Usage, answer_headers, permit_headers
 from stagerelease.inference import service as inference
-from stagerelease.inference.scoring import bound_of
+from stagerelease.inference.rules import bound_of
 from stagerelease.inference.service import Asked, Permit
 
 

@@ -36,7 +36,7 @@ from stagerelease.http.openai.wire import (
 )
 from stagerelease.http.openai_shape import error_body
 from stagerelease.inference import service as inference
-from stagerelease.inference.scoring import bound_of
+from stagerelease.inference.rules import bound_of
 from stagerelease.inference.service import Asked, ModelRow, Permit
 from stagerelease.kernel.errors import DomainError, Invalid, Unauthenticated
 
