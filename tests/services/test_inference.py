@@ -511,3 +511,13 @@ def test_a_config_that_says_nothing_is_no_context(blobs: LocalBlobStore, works: 
             stored = writer.commit()
         assert contexts.of(stored.sha256) is None
     assert contexts.of("f" * 64) is None
+
+
+def test_a_config_that_is_missing_once_is_looked_for_again(blobs: LocalBlobStore) -> None:
+    text = b'{"n_positions": 77}'
+    contexts, digest = Contexts(blobs), hashlib.sha256(text).hexdigest()
+    assert contexts.of(digest) is None
+    with blobs.writer() as writer:
+        writer.write(text)
+        writer.commit()
+    assert contexts.of(digest) == 77
