@@ -90,9 +90,16 @@ def foreign_app(engine: SmallEngine, checkpoint: Checkpoint, *, vllm: bool) -> S
             elif isinstance(event, Ended):
                 choice["finish_reason"] = event.reason
                 usage["completion_tokens"] = event.completion_tokens
-            yield chunk([choice])
+            yield chunk([choice], **counted(body, usage, event))
         yield chunk([], usage=usage)
         yield b"data: [DONE]\n\n"
+
+    def counted(body: Any, usage: dict[str, int], event: Any) -> dict[str, Any]:
+        if not (vllm and body.get("stream_options", {}).get("continuous_usage_stats")):
+            return {}
+        if isinstance(event, Piece):
+            usage["completion_tokens"] += event.computed
+        return {"usage": usage}
 
     def figures(tokens: tuple[Token, ...]) -> dict[str, Any]:
         return {

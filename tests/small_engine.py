@@ -32,7 +32,7 @@ from stagerelease.engine.ports import (
     Token,
 )
 from stagerelease.engine.rules import require_sound, require_texts
-from stagerelease.kernel.errors import Invalid, TooMany, Unavailable
+from stagerelease.kernel.errors import FieldError, Invalid, TooMany, Unavailable
 
 END = 256
 VOCABULARY = 257
@@ -107,7 +107,7 @@ class SmallEngine:
         model = self._model(job.checkpoint)
         prompts = [self._ids(prompt) for prompt in job.prompts]
         for token in job.sampling.logit_bias:
-            self._require_known([token])
+            self._require_known([token], "logit_bias")
         for ids in prompts:
             if len(ids) + job.max_tokens > self.context:
                 raise Invalid(
@@ -201,9 +201,11 @@ class SmallEngine:
         return ids
 
     @staticmethod
-    def _require_known(ids: Sequence[int]) -> None:
+    def _require_known(ids: Sequence[int], param: str | None = None) -> None:
         if unknown := [token for token in ids if not 0 <= token < VOCABULARY]:
-            raise Invalid(f"The model has no token {unknown[0]}.", reason="engine.token")
+            sentence = f"The model has no token {unknown[0]}."
+            fields = [FieldError(param, sentence)] if param else []
+            raise Invalid(sentence, reason="engine.token", fields=fields)
 
     # --- decoding
 
@@ -217,7 +219,7 @@ class SmallEngine:
             if job.echo:
                 told = self._told(model, ids, job) if job.logprobs is not None else ()
                 text = bytes(t for t in ids if t != END).decode("utf-8", "replace")
-                yield Piece(index, text, tuple(told))
+                yield Piece(index, text, tuple(told), computed=0)
             sequences.append(Line(index, list(ids), len(ids), decoder))
         for sequence in sequences:
             if job.max_tokens == 0:
@@ -251,10 +253,10 @@ class SmallEngine:
             keep = _may_begin(sequence.held, job.stop)
             text = sequence.held[: len(sequence.held) - keep]
             sequence.held = sequence.held[len(sequence.held) - keep :]
-        events: list[Event] = []
-        if text or (reason and sequence.waiting):
-            events.append(Piece(sequence.index, text, tuple(sequence.waiting)))
-            sequence.waiting = []
+        shown: tuple[Token, ...] = ()
+        if text or reason:
+            shown, sequence.waiting = tuple(sequence.waiting), []
+        events: list[Event] = [Piece(sequence.index, text, shown)]
         if reason:
             sequence.ended = True
             events.append(Ended(sequence.index, reason, made))  # type: ignore[arg-type]

@@ -20,6 +20,9 @@ from stagerelease.settings import Settings
 from stagerelease.storage.local import LocalBlobStore
 from stagerelease.storage.ports import BlobStore
 
+SILENCE = 30
+"""Seconds beyond the longest request that the inference process may say nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -103,6 +106,7 @@ def build_remote_engine(settings: Settings) -> RemoteEngine:
         "secret": inference_secret(settings),
         "dialect": settings.inference_dialect,
         "models": names,
+        "patience": settings.inference_longest + SILENCE,
     }
     if settings.inference_url:
         return RemoteEngine(Where.of(settings.inference_url, **others))

@@ -75,6 +75,10 @@ class Answer:
     ends: dict[int, Ended] = field(default_factory=dict)
     pieces: list[Piece] = field(default_factory=list)
 
+    def told(self, index: int) -> int:
+        """Return how many tokens were told of while they came."""
+        return sum(piece.computed for piece in self.pieces if piece.index == index)
+
 
 async def collect(engine: Engine, job: Job) -> Answer:
     """Run a job to its end, holding every event to the order the port promises."""
@@ -227,6 +231,22 @@ class EngineConformance:
                 cut = await collect(s.engine, replace(job, stop=[stop, "\x00never\x00"]))
                 assert cut.texts[0] == whole[: whole.find(stop)]
                 assert cut.ends[0].reason == "stop"
+
+        lab.run(experiment)
+
+    def test_tokens_are_told_while_their_text_is_held_back(self, lab: Lab) -> None:
+        """Who is ended in the middle has used what was computed, sent or not."""
+
+        async def experiment(s: Subject) -> None:
+            job = s.job(max_tokens=16, sampling=GREEDY, echo=True)
+            whole = (await collect(s.engine, job)).texts[0].removeprefix(PROMPT)
+            for stop in ([], [whole + "\x00"]):  # the second holds back everything
+                answer = await collect(s.engine, replace(job, stop=stop))
+                count = answer.ends[0].completion_tokens
+                if s.exact:
+                    assert count - 1 <= answer.told(0) <= count  # an end needs no piece
+                before = sum(piece.computed for piece in answer.pieces if not piece.text)
+                assert not (stop and s.exact) or before >= count - 2
 
         lab.run(experiment)
 

@@ -29,14 +29,28 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from stagerelease.catalog.synthesize import synthesize
 from stagerelease.engine.batching import CHUNK
-from stagerelease.engine.gpt2 import Gpt2, padded, read_shape
+from stagerelease.engine.gpt2 import Gpt2, Shape, Store, padded, read_shape
 from stagerelease.engine.linear import Dtype
 from stagerelease.engine.local import LocalEngine
 from stagerelease.engine.ports import Job, Sampling
+from stagerelease.engine.shelf import slots_of
 from stagerelease.kernel.errors import Invalid
 from stagerelease.storage.local import LocalBlobStore
 
 GREEDY = Sampling(temperature=0)
+
+
+@pytest.mark.parametrize("size", [(12, 768, 12), (36, 1280, 20), (48, 1600, 25)])
+def test_a_store_that_is_allocated_whole_takes_no_more_than_is_counted(
+    size: tuple[int, int, int],
+) -> None:
+    layers, width, heads = size
+    shape = Shape(layers, width, heads, 50257, 1024, 1e-5, frozenset())
+    room = max(2**31 // shape.token_bytes, shape.positions)
+    slots = slots_of(room, shape.positions, 32, paged=False)
+    pool = Store(shape, slots, torch.device("meta")).pool
+    assert pool.numel() * pool.element_size() <= room * shape.token_bytes
+    assert slots_of(room, shape.positions, 32, paged=True) >= slots >= 1
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from miniatures import (
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from stagerelease.engine import shelf as shelf_module
 from stagerelease.engine.batching import CHUNK
 from stagerelease.engine.linear import Dtype
 from stagerelease.engine.local import LocalEngine
@@ -544,6 +546,30 @@ def test_what_cannot_be_loaded_is_refused_each_time_and_harms_nobody(
     with_engine(blobs, options(), main)
 
 
+def test_who_asks_for_what_cannot_be_loaded_leaves_the_loader_to_others(
+    blobs: LocalBlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = put(blobs, BROKEN["a tokenizer cut off"](), "again and again")
+    tries: list[str] = []
+    real = shelf_module.open_checkpoint
+
+    def opened(store: Any, checkpoint: Checkpoint) -> Any:
+        tries.append(checkpoint.commit)
+        time.sleep(0.05)
+        return real(store, checkpoint)
+
+    monkeypatch.setattr(shelf_module, "open_checkpoint", opened)
+
+    async def main(engine: LocalEngine) -> None:
+        end = time.monotonic() + 1.2
+        while time.monotonic() < end:
+            assert (await refusal_of(engine, Job(broken, [TEXT]))).reason == "engine.model"
+            await asyncio.sleep(0.002)
+
+    with_engine(blobs, options(), main)
+    assert 2 <= len(tries) <= 4
+
+
 def test_a_load_that_failed_can_be_tried_again(tmp_path: Path) -> None:
     blobs = LocalBlobStore(tmp_path)
     whole = put(blobs, directory("124M"))
@@ -557,6 +583,7 @@ def test_a_load_that_failed_can_be_tried_again(tmp_path: Path) -> None:
         with blobs.writer() as writer:
             writer.write(raw)
             writer.commit(weights)
+        await asyncio.sleep(0.5)  # a little longer than it took to fail
         assert (await ask(engine, Job(whole, [TEXT])))[0].reason
 
     with_engine(blobs, options(), main)
@@ -631,6 +658,73 @@ def test_who_has_borrowed_a_model_keeps_it_before_anything_is_computed(
         shelf.close()
 
     asyncio.run(main())
+
+
+def test_a_model_that_is_always_asked_yields_when_it_had_its_turn(
+    blobs: LocalBlobStore, minis: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three callers without pause keep one model in use; a fourth wants one that needs its room."""
+    monkeypatch.setattr(shelf_module, "TURN", 0.5)
+    monkeypatch.setattr(shelf_module, "YIELD", 0.5)
+    lasting = Sampling(logit_bias={0: -1000.0})
+
+    async def main(engine: LocalEngine) -> dict[str, int]:
+        done = dict.fromkeys(("124M", "774M"), 0)
+        stop = time.monotonic() + 30
+
+        async def caller(label: str) -> None:
+            job = Job(minis[label], [TEXT], max_tokens=60, sampling=lasting)
+            while time.monotonic() < stop and min(done.values()) < 4:
+                try:
+                    await ask(engine, job)
+                    done[label] += 1
+                except Unavailable as refusal:
+                    if refusal.reason not in ("engine.memory", "engine.loading"):
+                        raise
+                    await asyncio.sleep(0.1)
+
+        await ask(engine, Job(minis["124M"], [TEXT], max_tokens=1))
+        await asyncio.gather(*(caller("124M") for _ in range(3)), caller("774M"))
+        return done
+
+    assert min(with_engine(blobs, options(sequences=2, memory=7_600_000), main).values()) >= 4
+
+
+def test_nobody_yields_to_what_would_not_fit_even_so(
+    blobs: LocalBlobStore, minis: dict[str, Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf_module, "TURN", 0.0)
+
+    async def main(engine: LocalEngine) -> None:
+        job = Job(minis["124M"], [TEXT], max_tokens=200, sampling=Sampling(logit_bias={0: -1000}))
+        running = asyncio.create_task(ask(engine, job))
+        await started(engine, running)
+        refusal = await refusal_of(engine, Job(minis["1.5B"], [TEXT]))
+        assert refusal.reason == "engine.memory"
+        assert "cannot be served here" in refusal.sentence
+        assert await ask(engine, Job(minis["124M"], [TEXT], max_tokens=1))
+        await running
+
+    with_engine(blobs, options(sequences=2, memory=5_000_000), main)
+
+
+def test_who_takes_nothing_keeps_no_model(
+    blobs: LocalBlobStore, minis: dict[str, Checkpoint]
+) -> None:
+    """Their answer is computed and waits for them; the model's room is another's."""
+
+    async def main(engine: LocalEngine) -> None:
+        job = Job(minis["124M"], [TEXT], max_tokens=20, sampling=Sampling(logit_bias={0: -1000}))
+        async with aclosing(engine.generate(job)) as events:
+            assert isinstance(await anext(events), Admitted)
+            await idle(engine)
+            await ask(engine, Job(minis["774M"], [TEXT], max_tokens=1))
+            assert len((await engine.state()).models) == 1
+            rest = [event async for event in events]
+        assert isinstance(rest[-1], Ended)
+        assert rest[-1].completion_tokens == 20
+
+    with_engine(blobs, options(sequences=2, memory=7_600_000), main)
 
 
 def test_models_that_push_each_other_out_lose_nobody(
@@ -833,6 +927,64 @@ def test_a_head_that_is_no_number_fails_every_row_and_not_the_engine(
             refusal = await refusal_of(engine, Job(spoilt, [TEXT], n=3, sampling=sampling))
             assert refusal.reason == "engine.failed"
         assert (await ask(engine, Job(mini, [TEXT])))[0].reason
+
+    with_engine(blobs, options(), main)
+
+
+def test_figures_that_are_no_numbers_fail_what_asks_for_them(
+    blobs: LocalBlobStore, mini: Checkpoint
+) -> None:
+    """Hidden states are numbers here, and the head makes none of them, or not of one token."""
+
+    def every(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["transformer.ln_f.weight"][0] = math.inf
+
+    def one(tensors: dict[str, torch.Tensor]) -> None:
+        head = tensors["transformer.wte.weight"].clone()
+        head[77] = 3e38
+        tensors["lm_head.weight"] = head
+
+    spoilt = [
+        put(blobs, bent(every), "every figure"),
+        put(blobs, bent(one, tie_word_embeddings=False), "one figure"),
+    ]
+
+    async def main(engine: LocalEngine) -> None:
+        for checkpoint in spoilt:
+            with pytest.raises(Unavailable) as failed:
+                await engine.score(checkpoint, [(5, 77, 6), TEXT], top=2)
+            assert failed.value.reason == "engine.failed"
+            for fields in ({"max_tokens": 0, "echo": True}, {"max_tokens": 3, "n": 2}):
+                job = Job(checkpoint, [TEXT], logprobs=2, **fields)
+                assert (await refusal_of(engine, job)).reason == "engine.failed"
+            await idle(engine)
+        assert (await ask(engine, Job(mini, [TEXT], logprobs=2)))[0].reason
+
+    with_engine(blobs, options(), main)
+
+
+def test_an_added_token_that_is_not_special_is_text(blobs: LocalBlobStore) -> None:
+    made = files()
+    tokenizer = json.loads(made["tokenizer.json"])
+    vocabulary = tokenizer["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    number = vocabulary.pop(last)
+    pairs = [m if isinstance(m, list) else m.split(" ") for m in tokenizer["model"]["merges"]]
+    tokenizer["model"]["merges"] = [p for p in pairs if last not in ("".join(p), *p)]
+    plain = tokenizer["added_tokens"][0] | {"id": number, "content": "[T] café", "special": False}
+    tokenizer["added_tokens"].append(plain)
+    checkpoint = put(blobs, made | {"tokenizer.json": json.dumps(tokenizer).encode()}, "added")
+
+    async def main(engine: LocalEngine) -> None:
+        only = Sampling(temperature=0, logit_bias={number: 1000.0})
+        (answer,) = await ask(
+            engine, Job(checkpoint, [TEXT], max_tokens=2, sampling=only, logprobs=0)
+        )
+        assert answer.text == "[T] café" * 2
+        assert [token.text for token in answer.tokens] == ["[T] café"] * 2
+        (echo,) = await ask(engine, Job(checkpoint, [(5, number, 0, 6)], max_tokens=0, echo=True))
+        assert "[T] café" in echo.text
+        assert END not in echo.text  # special ones are none
 
     with_engine(blobs, options(), main)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,25 @@ import httpx
 import pytest
 import uvicorn
 from conformance import EngineConformance, Subject, collect, idle, refusal
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from databases import free_port
 from foreign_server import foreign_app
-from small_engine import VOCABULARY, SmallEngine
+from small_engine import END, VOCABULARY, SmallEngine
+from stagerelease.bootstrap import build_remote_engine
+from stagerelease.engine import foreign
+from stagerelease.engine import remote as remote_module
 from stagerelease.engine.ports import Admitted, Checkpoint, Engine, Job, Piece, Sampling
 from stagerelease.engine.remote import RemoteEngine, Where
 from stagerelease.engine.serving import bind_socket, bind_tcp, server_of
-from stagerelease.kernel.errors import Invalid, Unavailable
+from stagerelease.kernel.errors import DomainError, Invalid, Unavailable
+from stagerelease.settings import Settings
 
+ENDLESS = Sampling(logit_bias={END: -100.0})
+A = Sampling(logit_bias={ord("a"): 1000.0})
 CHECKPOINT = Checkpoint("a" * 40, "acme/small", {"config.json": "0" * 64})
 
 
@@ -258,6 +270,40 @@ def test_a_server_that_talks_nonsense_is_away(answer: bytes) -> None:
     run(experiment())
 
 
+def test_who_waits_in_the_queue_hears_nothing_for_as_long_as_a_request_may_run() -> None:
+    async def experiment() -> None:
+        engine = SmallEngine(step=0.01, most_running=1, most_waiting=4)
+        job = Job(CHECKPOINT, ("Hello",), max_tokens=100, sampling=ENDLESS)
+        async with by_socket(engine) as remote:
+            remote.where = replace(remote.where, patience=0.5)
+            both = await asyncio.gather(
+                collect(remote, job), collect(remote, job), return_exceptions=True
+            )
+            assert [isinstance(one, Unavailable) for one in both].count(True) == 1
+            settings = Settings(inference_url=f"unix:{remote.where.socket}", inference_longest=900)
+            assert build_remote_engine(settings).where.patience > 900
+
+    run(experiment())
+
+
+def test_a_process_that_says_nothing_of_its_state_is_away_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote_module, "STATE", 0.2)
+
+    async def experiment() -> None:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            remote = RemoteEngine(Where.of(f"http://127.0.0.1:{silent.getsockname()[1]}"))
+            async with asyncio.timeout(2):
+                with pytest.raises(Unavailable):
+                    await remote.state()
+            await remote.close()
+
+    run(experiment())
+
+
 # --- our server, asked by others ----------------------------------------------------------------
 
 
@@ -346,10 +392,15 @@ def test_metrics_tell_what_was_done() -> None:
 
 @asynccontextmanager
 async def by_foreign(engine: SmallEngine, dialect: str) -> AsyncIterator[RemoteEngine]:
+    app = foreign_app(engine, CHECKPOINT, vllm=dialect == "vllm")
+    async with asked_at(app, dialect) as remote:
+        yield remote
+
+
+@asynccontextmanager
+async def asked_at(app: Starlette, dialect: str) -> AsyncIterator[RemoteEngine]:
     port = free_port()
-    config = uvicorn.Config(
-        foreign_app(engine, CHECKPOINT, vllm=dialect == "vllm"), lifespan="off", log_level="warning"
-    )
+    config = uvicorn.Config(app, lifespan="off", log_level="warning")
     server = uvicorn.Server(config)
     task = asyncio.ensure_future(server._serve([bind_tcp("127.0.0.1", port)]))
     while not server.started:
@@ -438,6 +489,90 @@ def test_a_model_the_other_server_lacks_is_refused() -> None:
             assert (await refusal(remote, Job(other, ("x",)))).reason == "engine.model"
             with pytest.raises(Invalid):
                 await remote.score(other, ["x"])
+
+    run(experiment())
+
+
+def test_what_keeps_callers_apart_is_left_out_where_it_is_not_known() -> None:
+    """Every request of the house names its caller; another server computes each by itself."""
+
+    async def experiment() -> None:
+        job = Job(CHECKPOINT, ("Hello",), max_tokens=3, cache_salt="a grant")
+        for dialect in ("openai", "vllm"):
+            async with by_foreign(SmallEngine(), dialect) as remote:
+                assert (await collect(remote, job)).ends[0].completion_tokens <= 3
+        said = foreign._body(job, 0, model="m", vllm=True)
+        assert said["cache_salt"] == "a grant"
+        assert "cache_salt" not in foreign._body(job, 0, model="m", vllm=False)
+
+    run(experiment())
+
+
+@pytest.mark.parametrize("dialect", ["openai", "vllm"])
+def test_another_server_counts_tokens_while_they_come(dialect: str) -> None:
+    async def experiment() -> None:
+        job = Job(CHECKPOINT, ("Hello",), max_tokens=20, sampling=ENDLESS)
+        async with by_foreign(SmallEngine(), dialect) as remote:
+            answer = await collect(remote, job)
+            assert answer.ends[0].completion_tokens == 20
+            assert 10 < answer.told(0) <= 20  # a piece stands for one where nothing is told
+            held = await collect(remote, replace(job, sampling=A, stop=["a" * 30]))
+            assert held.told(0) == (20 if dialect == "vllm" else 1)
+
+    run(experiment())
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b'{"choices":[null]}',
+        b'{"choices":"x"}',
+        b'{"choices":[{"text":5}]}',
+        b'{"choices":[{"text":"a","logprobs":3}]}',
+        b'{"choices":[{"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[NaN]}}]}',
+        b'{"choices":[{"text":"a","logprobs":{"tokens":["a"],"token_logprobs":[1e999]}}]}',
+        b'{"choices":[],"usage":{"completion_tokens":"many"}}',
+        b'{"choices":[],"usage":7}',
+        b"[" * 100_000,
+    ],
+    ids=range(9),
+)
+@pytest.mark.parametrize("dialect", ["openai", "vllm"])
+def test_another_server_that_talks_nonsense_is_away(chunk: bytes, dialect: str) -> None:
+    async def completions(request: Request) -> Response:
+        asked = await request.json()
+        if not asked.get("stream"):
+            return Response(chunk)
+        return Response(b"data: " + chunk + b"\n\ndata: [DONE]\n\n")
+
+    async def tokenize(request: Request) -> Response:
+        return Response(b'{"count": 5}')
+
+    routes = [
+        Route("/v1/completions", completions, methods=["POST"]),
+        Route("/tokenize", tokenize, methods=["POST"]),
+    ]
+
+    async def experiment() -> None:
+        async with asked_at(Starlette(routes=routes), dialect) as remote, asyncio.timeout(5):
+            with pytest.raises(Unavailable) as broken:
+                await collect(remote, Job(CHECKPOINT, ("Hello",), logprobs=1))
+            assert broken.value.reason == "engine.away"
+            with pytest.raises(DomainError):
+                await remote.score(CHECKPOINT, ["Hello"])
+
+    run(experiment())
+
+
+@pytest.mark.parametrize("count", [b"{}", b'{"count":"x"}', b'{"count":1e999}', b"[]", b"x"])
+def test_another_server_that_cannot_count_is_away(count: bytes) -> None:
+    async def tokenize(request: Request) -> Response:
+        return Response(count)
+
+    async def experiment() -> None:
+        app = Starlette(routes=[Route("/tokenize", tokenize, methods=["POST"])])
+        async with asked_at(app, "vllm") as remote:
+            assert (await refusal(remote, Job(CHECKPOINT, ("Hello",)))).reason == "engine.away"
 
     run(experiment())
 

@@ -259,6 +259,16 @@ def test_the_configuration_says(line):
     assert line in TEMPLATE
 
 
+def test_no_answer_that_takes_its_time_is_cut_at_the_edge():
+    """What is not streamed says nothing until it is whole; the web process ends it in time."""
+    longest = Settings.model_fields["inference_longest"].metadata
+    most = next(rule.le for rule in longest if hasattr(rule, "le"))
+    for place in ("/v1/", "/playground"):
+        [found] = re.findall(rf"location \^~ {place} \{{(.*?)\}}", TEMPLATE, re.S)
+        [seconds] = re.findall(r"proxy_read_timeout (\d+)s;", found)
+        assert int(seconds) > most
+
+
 def test_no_log_holds_headers_or_queries():
     formats = re.findall(r"log_format (?:.|\n)*?;", TEMPLATE)
     assert len(formats) == 2

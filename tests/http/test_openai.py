@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import httpx
@@ -10,6 +11,8 @@ import openai
 import pytest
 
 from live import World
+from stagerelease.http.openai import bodies
+from stagerelease.kernel.errors import Invalid
 
 PUBLIC = "demo/gpt2-mini-124M"
 
@@ -120,7 +123,12 @@ def test_logprobs_and_echo(world: World) -> None:
     assert len(figures.tokens) == len(figures.token_logprobs) == 25
     assert figures.token_logprobs[0] is None
     assert figures.text_offset[:3] == [0, 1, 2]
-    assert all(len(top) == 3 for top in figures.top_logprobs[1:])
+    for token, own, top in zip(
+        figures.tokens, figures.token_logprobs, figures.top_logprobs, strict=True
+    ):
+        if own is not None:  # the token itself is told too, if it is not among the likeliest
+            assert top[token] == own
+            assert 3 <= len(top) <= 4
     assert len(figures.model_extra["token_ids"]) == 25
     alone = client(world).completions.create(**body(logprobs=0, echo=True, max_tokens=0))
     assert alone.choices[0].text == "In a shocking finding"
@@ -193,6 +201,57 @@ def test_chat(world: World) -> None:
         for choice in chunk.choices:
             texts[choice.index] += choice.delta.content or ""
     assert texts == {c.index: c.message.content for c in answer.choices}
+
+
+def test_an_answer_is_sent_back_as_it_came(world: World) -> None:
+    """The client's own object goes into the next request, with its nulls."""
+    asked = client(world).chat.completions
+    messages: Any = [{"role": "user", "content": "Hello"}]
+    first = asked.create(model=PUBLIC, messages=messages, max_tokens=8, seed=1)
+    messages += [first.choices[0].message, {"role": "user", "content": "And?", "name": None}]
+    assert asked.create(model=PUBLIC, messages=messages, max_tokens=8, seed=1).choices
+    for message in ({"role": "assistant", "content": None}, {"role": "assistant"}):
+        given = {"model": PUBLIC, "messages": [*messages[:1], message], "max_tokens": 1}
+        assert ask(world, given, path="chat/completions").status_code == 200
+    for message in ({"role": "user", "content": None}, {"role": "user", "content": "x", "no": 1}):
+        answer = ask(world, {"model": PUBLIC, "messages": [message]}, path="chat/completions")
+        assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "messages.0.no"
+    options = body(stream=True, stream_options={"include_usage": None}, max_tokens=1)
+    assert ask(world, options).status_code == 200
+
+
+def test_a_conversation_takes_as_many_stops_as_a_text(world: World) -> None:
+    stops = [f"stop {number}" for number in range(16)]
+    given = {"model": PUBLIC, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+    assert ask(world, given | {"stop": stops}, path="chat/completions").status_code == 200
+    assert ask(world, given | {"stop": [*stops, "x"]}, path="chat/completions").status_code == 400
+    assert ask(world, body(stop=stops)).status_code == 200
+
+
+def test_the_figures_of_a_conversation_are_those_of_what_is_said(world: World) -> None:
+    blank = {str(ord(" ")): 100}  # an answer that begins with blanks
+    asked: Any = {"model": PUBLIC, "messages": [{"role": "user", "content": "Hello"}], "seed": 4}
+    asked |= {"logprobs": True, "max_tokens": 3, "logit_bias": blank}
+    nothing = client(world).chat.completions.create(**asked).choices[0]
+    assert nothing.message.content == ""
+    assert nothing.logprobs is not None
+    assert nothing.logprobs.content == []
+    asked |= {"max_tokens": 24, "logit_bias": {str(ord(" ")): 2.5}, "n": 8}
+    whole = client(world).chat.completions.create(**asked)
+    said = {choice.index: "" for choice in whole.choices}
+    for choice in whole.choices:
+        assert choice.logprobs is not None
+        raw = b"".join(bytes(token.bytes or b"") for token in choice.logprobs.content or ())
+        shown = raw.decode("utf-8", "replace").rstrip("\ufffd")  # an unfinished one is not sent
+        assert shown == (choice.message.content or "").rstrip("\ufffd")
+    for chunk in client(world).chat.completions.create(**asked, stream=True):
+        for part in chunk.choices:
+            told = part.logprobs.content if part.logprobs is not None else None
+            said[part.index] += "".join(token.token for token in told or ())
+    for choice in whole.choices:
+        told = choice.logprobs.content if choice.logprobs is not None else None
+        assert said[choice.index] == "".join(token.token for token in told or ())
 
 
 # --- models, embeddings, scores -----------------------------------------------------------------
@@ -270,6 +329,15 @@ def test_errors_of_the_client(world: World) -> None:
     with pytest.raises(openai.BadRequestError) as long:
         client(world).completions.create(**body(prompt="x" * 600))
     assert (long.value.code, long.value.param) == ("context_length_exceeded", "prompt")
+
+
+def test_a_wrong_token_is_named_where_it_stands(world: World) -> None:
+    for changes, param in (
+        ({"logit_bias": {"99999": 1}}, "logit_bias"),
+        ({"prompt": [999]}, "prompt"),
+    ):
+        error = ask(world, body(**changes)).json()["error"]
+        assert (error["code"], error["param"]) == ("invalid_token_id", param)
 
 
 BAD: list[tuple[str, dict[str, Any], int, str]] = [
@@ -351,6 +419,43 @@ def test_bodies_that_are_none(shared: World, raw: bytes, status: int) -> None:
             answer = http.post(f"/v1/{path}", content=raw)
         assert answer.status_code == status
         assert set(answer.json()["error"]) >= {"message", "type", "param", "code"}
+
+
+SHAPES = {
+    "completions": bodies.CompletionBody,
+    "chat/completions": bodies.ChatBody,
+    "score": bodies.ScoreBody,
+}
+MANY = 500_000
+LARGE = {
+    "ids and a text": ("completions", '{"model":"m","prompt":[' + "1," * MANY + '"x"]}'),
+    "empty lists": ("completions", '{"model":"m","prompt":[' + "[]," * 340_000 + "1.5]}"),
+    "stops": ("completions", '{"model":"m","prompt":"x","stop":[' + "1," * MANY + "1]}"),
+    "biases": (
+        "completions",
+        '{"model":"m","logit_bias":{' + ",".join(f'"{n}":"x"' for n in range(80_000)) + "}}",
+    ),
+    "messages": ("chat/completions", '{"messages":[' + ",".join(['{"a":1}'] * 130_000) + "]}"),
+    "names": (
+        "chat/completions",
+        '{"messages":[{' + ",".join(f'"{n}":1' for n in range(100_000)) + "}]}",
+    ),
+    "texts": ("score", '{"model":"m","texts":[' + "1," * MANY + "1]}"),
+}
+
+
+@pytest.mark.parametrize(("path", "raw"), LARGE.values(), ids=LARGE)
+def test_large_bodies_harm_nobody(shared: World, path: str, raw: str) -> None:
+    """Of a stranger none is read; what is wrong a million times is said once."""
+    with httpx.Client(base_url=shared.base_url, headers={"Authorization": "Bearer no"}) as http:
+        assert http.post(f"/v1/{path}", content=raw).status_code == 401
+    with shared.client("partner") as http:
+        assert http.post(f"/v1/{path}", content=raw).status_code == 400
+    shape: Any = SHAPES[path]
+    began = time.thread_time()
+    with pytest.raises(Invalid):
+        bodies.parse(raw.encode(), shape)
+    assert time.thread_time() - began < 0.6  # it was up to 1.7 s
 
 
 @pytest.mark.parametrize(

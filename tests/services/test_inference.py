@@ -282,6 +282,28 @@ def test_a_reservation_is_replaced_by_what_was_used(use: Use) -> None:
     assert (row.prompt_tokens, row.completion_tokens, row.outcome) == (3, 7, "completed")
 
 
+def test_no_more_than_was_reserved_is_counted(use: Use) -> None:
+    """A server that estimates may tell more tokens of a prompt than its model can hold."""
+    permit = use.ask(bounds=[3000], max_tokens=10)
+    use.finish(permit, 3000, 10)
+    row = use.row(permit)
+    assert (row.prompt_tokens, row.completion_tokens, row.reserved_tokens) == (128, 10, 138)
+    assert use.meter().day_tokens == 138
+
+
+def test_what_is_not_known_counts_as_reserved(use: Use) -> None:
+    permit = use.ask(bounds=[30], max_tokens=0)
+    inference.finish(
+        use.works,
+        permit.request_id,
+        prompt_tokens=None,
+        completion_tokens=0,
+        milliseconds=5,
+        outcome="client_left",
+    )
+    assert (use.row(permit).prompt_tokens, use.meter().day_tokens) == (30, 30)
+
+
 def test_no_more_than_the_context_is_reserved(use: Use) -> None:
     use.ask(bounds=[100_000], max_tokens=200)
     assert use.meter().minute_tokens == 256
@@ -462,6 +484,15 @@ def test_prompts_are_kept_only_where_the_plan_says_so_and_not_for_long(
         assert work.session.execute(select(InferencePrompt.request_id)).first() is None
 
 
+def test_no_prompt_hides_behind_others(use: Use) -> None:
+    filler = str([50256] * 1000)
+    use.finish(use.ask(prompts=[filler, filler, "x" * 500_000, "the one", filler], bounds=[9] * 4))
+    with use.world.begin("sam") as work:
+        [kept] = inference.read_prompts(work, reason="An inquiry.", grant_id=use.grant.id, limit=5)
+    assert "\nthe one\n" in kept.prompt
+    assert len(kept.prompt) > 500_000
+
+
 def test_models_say_what_they_are(use: Use) -> None:
     with use.world.begin("ann", read_only=True) as work:
         [row] = inference.list_models(work, use.contexts)
@@ -480,3 +511,13 @@ def test_a_config_that_says_nothing_is_no_context(blobs: LocalBlobStore, works: 
             stored = writer.commit()
         assert contexts.of(stored.sha256) is None
     assert contexts.of("f" * 64) is None
+
+
+def test_a_config_that_is_missing_once_is_looked_for_again(blobs: LocalBlobStore) -> None:
+    text = b'{"n_positions": 77}'
+    contexts, digest = Contexts(blobs), hashlib.sha256(text).hexdigest()
+    assert contexts.of(digest) is None
+    with blobs.writer() as writer:
+        writer.write(text)
+        writer.commit()
+    assert contexts.of(digest) == 77

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from stagerelease.engine.batching import Line
 from stagerelease.engine.ports import Ended, Event, Job, Piece, ScoredToken, Token
-from stagerelease.engine.sampling import Chooser, figures
-from stagerelease.engine.spelling import Released, Spelling
+from stagerelease.engine.sampling import Chooser, NoNumberError, figures
+from stagerelease.engine.spelling import Spelling
 from stagerelease.engine.vocabulary import Vocabulary
 from stagerelease.kernel.errors import DomainError
 
@@ -45,9 +45,19 @@ class Figures:
     def __init__(self, vocabulary: Vocabulary, ids: list[int], top: int, *, rank: bool) -> None:
         self.vocabulary, self.ids, self.top, self.rank = vocabulary, ids, top, rank
         self.tokens = [ScoredToken(ids[0], vocabulary.spell(ids[0]), None, None)]
+        self.spoilt = False
 
-    def add(self, rows: Tensor) -> None:
-        """Take the logits after the next tokens of the prompt, one row a token."""
+    def add(self, rows: Tensor) -> bool:
+        """Take the logits after the next tokens of the prompt, one row a token; return whether all
+        so far are numbers.
+        """
+        try:
+            self._add(rows)
+        except NoNumberError:
+            self.spoilt = True
+        return not self.spoilt
+
+    def _add(self, rows: Tensor) -> None:
         for row in rows:
             at = len(self.tokens)
             if at == len(self.ids):
@@ -96,14 +106,14 @@ class Answer:
         tokens: tuple[Token, ...] = ()
         if self.figures is not None:
             tokens = tuple(Token(t.id, t.text, t.logprob, t.top) for t in self.figures.tokens)
-        self.stream.pending.append(Piece(self.index, text, tokens))
+        self.stream.pending.append(Piece(self.index, text, tokens, computed=0))
 
     def take(self, token: int, row: Tensor) -> bool:
         """Add a chosen token; return whether the sequence goes on. ``row``: its raw logits."""
         self.count += 1
         self.chooser.answer[token] += 1
         if token in self.ends:
-            self._send(self.spelling.end())
+            self._send_rest()
             self.end("stop")
             return False
         shown = None
@@ -113,13 +123,13 @@ class Answer:
             top = tuple((i, spell(i), value) for i, value in likely)
             shown = Token(token, spell(token), own, top)
         released = self.spelling.add(self.vocabulary.bytes_of(token), shown)
-        self._send(released)
+        self.stream.pending.append(Piece(self.index, released.text, released.tokens))
         if released.stopped:
             self.end("stop")
             return False
         self.line.tokens.append(token)
         if self.count >= self.job.max_tokens:
-            self._send(self.spelling.end())
+            self._send_rest()
             self.end("length")
             return False
         return True
@@ -129,6 +139,8 @@ class Answer:
         reused = 0 if self.index % self.job.n else self.line.reused
         self.stream.pending.append(Ended(self.index, reason, self.count, reused))
 
-    def _send(self, released: Released) -> None:
-        if released.text or released.tokens:
-            self.stream.pending.append(Piece(self.index, released.text, released.tokens))
+    def _send_rest(self) -> None:
+        """Send what was held back; the sequence's end tells how many tokens there were."""
+        rest = self.spelling.end()
+        if rest.text or rest.tokens:
+            self.stream.pending.append(Piece(self.index, rest.text, rest.tokens, computed=0))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from starlette.requests import Request
 
 from stagerelease.engine.ports import Checkpoint, Job, Prompt, Sampling
-from stagerelease.kernel.errors import Invalid
+from stagerelease.kernel.errors import FieldError, Invalid
 
 MOST_BODY = 16 << 20
 """Bytes of one request: a body the web process takes, and the list of a checkpoint's files."""
@@ -128,4 +128,5 @@ def _biases(given: dict[str, float]) -> dict[int, float]:
     try:
         return {int(token): bias for token, bias in given.items()}
     except ValueError:
-        raise Invalid("logit_bias names a token by no number.", reason="engine.token") from None
+        odd = "logit_bias names a token by no number."
+        raise Invalid(odd, reason="engine.token", fields=[FieldError("logit_bias", odd)]) from None

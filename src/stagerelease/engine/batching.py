@@ -224,8 +224,8 @@ class Scheduler:
             if given_up is None:
                 break
             drops += given_up
+            self._occupy(line, place, count)  # first, so that it is in one list or the other
             self.waiting.popleft()
-            self._occupy(line, place, count)
             if count and source != place:
                 takes.append(Take(line, source, count))
         return tuple(drops), tuple(takes)

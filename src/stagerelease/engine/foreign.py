@@ -10,6 +10,7 @@ that server's promise). What it would silently ignore is refused instead.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import replace
@@ -58,7 +59,7 @@ async def generate(ask: Ask, job: Job, *, model: str, vllm: bool) -> AsyncGenera
         yield Admitted(counts)
         queue: asyncio.Queue[Event | DomainError | None] = asyncio.Queue(MOST_QUEUED)
         pumps = [
-            asyncio.ensure_future(_pump(answer, index, queue))
+            asyncio.ensure_future(_pump(answer, index, job.max_tokens, queue))
             for index, answer in enumerate(answers)
         ]
         try:
@@ -85,7 +86,8 @@ def _body(job: Job, index: int, *, model: str, vllm: bool) -> dict[str, Any]:
     body = wire.completion_body(one, model=model)
     body["prompt"] = body["prompt"][0]
     if vllm:
-        body |= wire.wider_sampling(job)
+        body |= wire.wider_sampling(job) | wire.salt_of(job)
+        body["stream_options"] |= {"continuous_usage_stats": True}
         if job.logprobs is not None:
             body["return_token_ids"] = True
     return body
@@ -97,33 +99,50 @@ async def _count(ask: Ask, model: str, prompt: Prompt, *, vllm: bool) -> int:
     if vllm:
         async with ask({"model": model, "prompt": prompt}, path="/tokenize") as answer:
             if answer.status_code == 200:
-                return int((await reading.whole(answer))["count"])
+                return reading.read_as(lambda d: int(d["count"]), await reading.whole(answer))
     return len(prompt.encode())
 
 
 async def _pump(
-    answer: httpx.Response, index: int, queue: asyncio.Queue[Event | DomainError | None]
+    answer: httpx.Response, index: int, most: int, queue: asyncio.Queue[Event | DomainError | None]
 ) -> None:
-    reason: Any = None
-    tokens = 0
+    """Hand over what one answer says. Whatever is wrong with it ends the job: nobody else would."""
     try:
-        async with aclosing(reading.documents(answer)) as stream:
-            async for document in stream:
-                if "error" in document:
-                    raise reading.away("it broke off with an error")
-                for choice in document.get("choices", ()):
-                    reason = choice.get("finish_reason") or reason
-                    piece = Piece(index, choice.get("text") or "", _tokens(choice))
-                    if piece.text or piece.tokens:
-                        await queue.put(piece)
-                if usage := document.get("usage"):
-                    tokens = int(usage["completion_tokens"])
-        await queue.put(Ended(index, "stop" if reason == "stop" else "length", tokens))
+        async with aclosing(_events(answer, index, most)) as events:
+            async for event in events:
+                await queue.put(event)
         await queue.put(None)
     except DomainError as error:
         await queue.put(error)
-    except (httpx.HTTPError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 (a stranger's document may break in any way)
         await queue.put(reading.away(f"its answer broke off ({type(error).__name__})"))
+
+
+async def _events(
+    answer: httpx.Response, index: int, most: int
+) -> AsyncGenerator[Piece | Ended, None]:
+    """Yield one sequence. How many tokens there were the server's usage tells; where it tells none,
+    a piece is taken for one.
+    """
+    reason: Any = None
+    count, told = 0, False
+    async with aclosing(reading.documents(answer)) as stream:
+        async for document in stream:
+            if "error" in document:
+                raise reading.away("it broke off with an error")
+            before = count
+            if usage := document.get("usage"):
+                count, told = int(usage["completion_tokens"]), True
+            for choice in document.get("choices", ()):
+                reason = choice.get("finish_reason") or reason
+                text, tokens = choice.get("text") or "", _tokens(choice)
+                if not isinstance(text, str):
+                    raise reading.away("its answer is of another protocol")
+                if not told:
+                    count = min(most, before + max(len(tokens), bool(text)))
+                if text or tokens or count != before:
+                    yield Piece(index, text, tokens, max(0, count - before))
+    yield Ended(index, "stop" if reason == "stop" else "length", count)
 
 
 def _tokens(choice: Mapping[str, Any]) -> tuple[Token, ...]:
@@ -135,15 +154,23 @@ def _tokens(choice: Mapping[str, Any]) -> tuple[Token, ...]:
     ids = [*(choice.get("prompt_token_ids") or ()), *(choice.get("token_ids") or ())]
     if len(ids) != len(texts):
         ids = [UNKNOWN] * len(texts)
+    figures = [_figure(own) if own is not None else None for own in logprobs["token_logprobs"]]
     return tuple(
         Token(id_, text, figure, _likeliest(top))
-        for id_, text, figure, top in zip(ids, texts, logprobs["token_logprobs"], tops, strict=True)
+        for id_, text, figure, top in zip(ids, texts, figures, tops, strict=True)
     )
 
 
 def _likeliest(top: Mapping[str, float] | None) -> tuple[tuple[int, str, float], ...]:
     ranked = sorted((top or {}).items(), key=lambda item: -item[1])
-    return tuple((UNKNOWN, text, figure) for text, figure in ranked)
+    return tuple((UNKNOWN, text, _figure(figure)) for text, figure in ranked)
+
+
+def _figure(value: float) -> float:
+    """Return a figure that is a number: no other can be passed on."""
+    if not math.isfinite(value):
+        raise reading.away("it tells figures that are no numbers")
+    return value
 
 
 async def score(
@@ -155,7 +182,12 @@ async def score(
         Invalid: reason ``engine.score``; the server cannot be asked for a prompt's figures.
     """
     one = _score_by_vllm if vllm else _score_by_echo
-    return tuple([await one(ask, model, text, top) for text in texts])
+    try:
+        return tuple([await one(ask, model, text, top) for text in texts])
+    except DomainError:
+        raise
+    except Exception as error:
+        raise reading.away("its answer is of another protocol") from error
 
 
 async def _score_by_vllm(ask: Ask, model: str, text: Prompt, top: int) -> tuple[ScoredToken, ...]:
@@ -171,9 +203,11 @@ async def _score_by_vllm(ask: Ask, model: str, text: Prompt, top: int) -> tuple[
             continue
         own = alternatives[str(id_)]
         ranked = sorted(alternatives.items(), key=lambda item: int(item[1]["rank"]))
-        best = tuple((int(i), a["decoded_token"] or "", a["logprob"]) for i, a in ranked[:top])
+        best = tuple(
+            (int(i), a["decoded_token"] or "", _figure(a["logprob"])) for i, a in ranked[:top]
+        )
         text_ = own["decoded_token"] or ""
-        scored.append(ScoredToken(id_, text_, own["logprob"], own["rank"] - 1, best))
+        scored.append(ScoredToken(id_, text_, _figure(own["logprob"]), own["rank"] - 1, best))
     return tuple(scored)
 
 

@@ -10,11 +10,12 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from weakref import ref
 
 import structlog
 import torch
@@ -113,23 +114,25 @@ class LocalEngine:
         async with self._borrow(job.checkpoint) as runner:
             answers = await self._answers(runner, job, stream)
             asked = time.monotonic()
-            self._submit(runner, answers)
-            waiting = True
-            try:
-                yield Admitted(tuple(a.line.prompt for a in answers[:: job.n]))
-                left = len(answers)
-                while left:
-                    item = await stream.queue.get()
-                    if isinstance(item, DomainError):
-                        raise item
-                    for event in item:
-                        if waiting and isinstance(event, Piece | Ended):
-                            waiting = False
-                            self._note_wait(time.monotonic() - asked)
-                        left -= isinstance(event, Ended)
-                        yield event
-            finally:
-                runner.call_off(answers)
+            call_off = self._submit(runner, answers)
+        # From here on the sequences keep their model. Whoever takes their events late does not.
+        del runner
+        waiting = True
+        try:
+            yield Admitted(tuple(a.line.prompt for a in answers[:: job.n]))
+            left = len(answers)
+            while left:
+                item = await stream.queue.get()
+                if isinstance(item, DomainError):
+                    raise item
+                for event in item:
+                    if waiting and isinstance(event, Piece | Ended):
+                        waiting = False
+                        self._note_wait(time.monotonic() - asked)
+                    left -= isinstance(event, Ended)
+                    yield event
+        finally:
+            call_off()
 
     async def score(
         self, checkpoint: Checkpoint, texts: Sequence[Prompt], *, top: int = 0
@@ -140,19 +143,19 @@ class LocalEngine:
         job = Job(checkpoint, texts, max_tokens=0)
         async with self._borrow(checkpoint) as runner:
             answers = await self._scorings(runner, job, top, stream)
-            self._submit(runner, answers)
-            scores = asyncio.gather(*(a.scores for a in answers if a.scores is not None))
-            failure = asyncio.ensure_future(self._failure(stream))
-            try:
-                both: set[asyncio.Future[Any]] = {scores, failure}
-                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-                if failure.done():
-                    raise failure.result()
-                return tuple(await scores)
-            finally:
-                failure.cancel()
-                scores.cancel()
-                runner.call_off(answers)
+            call_off = self._submit(runner, answers)
+        scores = asyncio.gather(*(a.scores for a in answers if a.scores is not None))
+        failure = asyncio.ensure_future(self._failure(stream))
+        try:
+            both: set[asyncio.Future[Any]] = {scores, failure}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if failure.done():
+                raise failure.result()
+            return tuple(await scores)
+        finally:
+            failure.cancel()
+            scores.cancel()
+            call_off()
 
     async def state(self) -> EngineState:
         """See ``Engine.state``."""
@@ -210,7 +213,7 @@ class LocalEngine:
         return found
 
     async def _answers(self, runner: Runner, job: Job, stream: Stream) -> list[Answer]:
-        runner.vocabulary.check(job.sampling.logit_bias)
+        runner.vocabulary.check(job.sampling.logit_bias, param="logit_bias")
         shape, made = runner.model.shape, []
         found = await self._read(runner, job.prompts, each=job.n, more=job.max_tokens)
         for number, ids in enumerate(found):
@@ -264,12 +267,20 @@ class LocalEngine:
                 next_step=f"Shorten the prompt, or ask for {max(0, positions - prompt)} at most.",
             )
 
-    def _submit(self, runner: Runner, answers: Sequence[Answer]) -> None:
+    def _submit(self, runner: Runner, answers: Sequence[Answer]) -> Callable[[], None]:
+        """Let sequences join; return what calls them off, which does not hold on to the model."""
         if self._draining:
             raise _draining()
         runner.submit(answers)
         with self._wake:
             self._wake.notify_all()
+        its_runner = ref(runner)
+
+        def call_off() -> None:
+            if (runner := its_runner()) is not None:
+                runner.call_off(answers)
+
+        return call_off
 
     def _note_wait(self, seconds: float) -> None:
         self._counts["ttft_seconds_count"] += 1

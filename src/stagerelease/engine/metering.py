@@ -29,6 +29,8 @@ class Metered:
     def see(self, event: Event) -> None:
         """Note an event."""
         if isinstance(event, Piece):
+            if not event.text and not event.tokens:  # held back; nobody sees it
+                return
             now = time.monotonic()
             if self._last is None:
                 self._meter.first.observe(now - self._began)

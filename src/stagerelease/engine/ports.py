@@ -98,11 +98,16 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """More of one sequence. ``text`` never ends within a character; it may be empty."""
+    """More of one sequence. ``text`` never ends within a character; it may be empty.
+
+    ``computed``: how many new tokens that took since the sequence's last piece. A piece comes for
+    each, also while text is held back, so that what was computed is known whenever it is ended.
+    """
 
     index: int
     text: str
     tokens: tuple[Token, ...] = ()
+    computed: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 import httpx
 
@@ -22,7 +22,7 @@ def read_as(read: Callable[[Mapping[str, Any]], T], document: Mapping[str, Any])
     """
     try:
         return read(document)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise away("its answer is of another protocol") from None
 
 
@@ -45,11 +45,11 @@ async def documents(answer: httpx.Response) -> AsyncGenerator[dict[str, Any], No
             for data in reader.feed(chunk):
                 if data == b"[DONE]":
                     return
-                document = json.loads(data)
+                document = json.loads(data, parse_constant=_no_constant)
                 if not isinstance(document, dict):
                     raise away("its answer is of another protocol")
                 yield document
-    except ValueError:
+    except (ValueError, RecursionError):
         raise away("its answer is of another protocol") from None
     raise away("its answer broke off")
 
@@ -69,6 +69,10 @@ async def whole(answer: httpx.Response) -> dict[str, Any]:
 def parse(body: bytes) -> Any:
     """Return what a body of JSON says, or None when it is not JSON."""
     try:
-        return json.loads(body)
+        return json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return None
+
+
+def _no_constant(name: str) -> Never:
+    raise ValueError(f"{name} is no JSON")

@@ -25,6 +25,8 @@ from stagerelease.kernel.errors import DomainError, Invalid
 Dialect = Literal["stagerelease", "vllm", "openai"]
 CONNECT = 5.0
 """Seconds within which the other process must take a connection."""
+STATE = 3.0
+"""Seconds within which it must say how it is: nothing has to be computed for that."""
 SOCKET_URL = "http://inference"
 """What a question over a socket is addressed to; nobody looks it up."""
 MOST_SUN_PATH = 107
@@ -58,7 +60,8 @@ class Where:
     """The other process: a base URL, and the socket instead of its host when there is one.
 
     ``models`` maps our repository ids to the names a foreign server knows models by. ``patience``
-    is how long it may say nothing before it counts as away.
+    is how long it may say nothing before it counts as away: a request may wait in its queue for as
+    long as it may run, so this is longer than the longest.
     """
 
     base_url: str
@@ -66,7 +69,7 @@ class Where:
     secret: str | None = None
     dialect: Dialect = "stagerelease"
     models: Mapping[str, str] = field(default_factory=dict)
-    patience: float = 300.0
+    patience: float = 630.0
 
     @classmethod
     def of(cls, url: str, **others: Any) -> Where:
@@ -120,7 +123,7 @@ class RemoteEngine:
                 yield event
 
     async def _generate(self, job: Job, model: str) -> AsyncGenerator[Event, None]:
-        body = wire.completion_body(job, model=model) | wire.wider_sampling(job)
+        body = wire.completion_body(job, model=model) | wire.wider_sampling(job) | wire.salt_of(job)
         async with self.ask(body | wire.checkpoint_field(job.checkpoint)) as answer:
             if answer.status_code != 200:
                 raise await _refusal(answer)
@@ -150,7 +153,7 @@ class RemoteEngine:
 
     async def state(self) -> EngineState:
         """See the port. A foreign server tells which models it has, and nothing of its queue."""
-        async with self.ask(None, path="/v1/models") as answer:
+        async with self.ask(None, path="/v1/models", patience=STATE) as answer:
             if answer.status_code != 200:
                 raise await _refusal(answer)
             document = await whole(answer)
@@ -166,9 +169,15 @@ class RemoteEngine:
 
     @asynccontextmanager
     async def ask(
-        self, body: Mapping[str, Any] | None, *, path: str = "/v1/completions"
+        self,
+        body: Mapping[str, Any] | None,
+        *,
+        path: str = "/v1/completions",
+        patience: float | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Send a question and give the answer's head; leaving the block drops the connection.
+
+        ``patience``: how long the process may say nothing, if not as long as for computing.
 
         Raises:
             Unavailable: ``engine.away``, also when the answer breaks off within the block.
@@ -177,7 +186,8 @@ class RemoteEngine:
             raise away("the path of its socket is too long for a socket")
         client = self._open_client()
         method = "GET" if body is None else "POST"
-        request = client.build_request(method, path, json=body)
+        timeout = httpx.Timeout(patience or self.where.patience, connect=CONNECT)
+        request = client.build_request(method, path, json=body, timeout=timeout)
         try:
             answer = await client.send(request, stream=True)
             try:
@@ -198,11 +208,9 @@ class RemoteEngine:
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
             )
             headers = {"Authorization": f"Bearer {where.secret}"} if where.secret else {}
-            timeout = httpx.Timeout(where.patience, connect=CONNECT)
             self._client = httpx.AsyncClient(
                 base_url=where.base_url,
                 headers=headers,
-                timeout=timeout,
                 transport=transport,
                 trust_env=False,
             )

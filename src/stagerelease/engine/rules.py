@@ -6,10 +6,12 @@ import math
 from collections.abc import Sequence
 
 from stagerelease.engine.ports import MOST_LOGPROBS, MOST_SEQUENCES, Job, Prompt, Sampling
-from stagerelease.kernel.errors import Invalid
+from stagerelease.kernel.errors import FieldError, Invalid
 
-MOST_STOPS = 16
-"""Stop texts of one job."""
+MOST_OWN_STOPS = 16
+"""Stop texts that a caller may name."""
+MOST_STOPS = MOST_OWN_STOPS + 1
+"""Stop texts of one job: a conversation adds one, where the next turn would begin."""
 MOST_STOP = 512
 """Characters of one stop text."""
 MOST_BIAS = 1024
@@ -74,7 +76,8 @@ def _require_sampling(sampling: Sampling) -> None:
         raise _odd(f"logit_bias names more than {MOST_BIAS} tokens.")
     for token, bias in sampling.logit_bias.items():
         if token < 0:
-            raise Invalid("logit_bias names a token id below 0.", reason="engine.token")
+            below = "logit_bias names a token id below 0."
+            raise Invalid(below, reason="engine.token", fields=[FieldError("logit_bias", below)])
         _within("logit_bias", bias, -1000, 1000)
     if sampling.seed is not None:
         _within("seed", sampling.seed, -(2**63), 2**64 - 1)

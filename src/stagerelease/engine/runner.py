@@ -15,7 +15,7 @@ from torch import Tensor
 from stagerelease.engine.answering import Answer
 from stagerelease.engine.batching import Line, Part, Scheduler
 from stagerelease.engine.gpt2 import Gpt2
-from stagerelease.engine.sampling import choose
+from stagerelease.engine.sampling import NoNumberError, choose
 from stagerelease.engine.vocabulary import Vocabulary
 from stagerelease.kernel.errors import DomainError, Unavailable
 
@@ -52,6 +52,7 @@ class Runner:
         self.answers: dict[Line, Answer] = {}
         self.lock = threading.Lock()
         self.counts: Counter[str] = Counter()
+        self.used_at = 0.0  # when a sequence ended last
 
     def submit(self, answers: Sequence[Answer]) -> None:
         """Let sequences join, all or none.
@@ -70,6 +71,12 @@ class Runner:
                 if self.answers.pop(answer.line, None) is not None:
                     self.scheduler.drop(answer.line)
                     self.counts["sequences_called_off"] += 1
+
+    @property
+    def idle(self) -> bool:
+        """Tell surely whether no sequence is under way, whatever the engine's thread does now."""
+        with self.lock:
+            return not self.scheduler.busy
 
     @property
     def busy(self) -> bool:
@@ -151,8 +158,11 @@ class Runner:
             if want.part.start >= line.prompt:
                 ready.append((answer, row))
                 continue
-            if answer.figures is not None:
-                answer.figures.add(logits[want.first : want.last])
+            if answer.figures is not None and not answer.figures.add(
+                logits[want.first : want.last]
+            ):
+                self._give_up(answer)
+                continue
             if want.part.completes:
                 ready += [(one, row) for one in self._begin(answer)]
         self._choose(ready)
@@ -167,8 +177,7 @@ class Runner:
         self.scheduler.drop(line, keep=False)
         self.model.store.wipe(slot, self.scheduler.slots[slot].dirty)
         if answer is not None:
-            answer.stream.fail(_failed("The model yields no numbers."))
-            self._finish(answer)
+            self._give_up(answer)
 
     def _begin(self, answer: Answer) -> list[Answer]:
         """Note that a prompt is computed, for its own sequence and for those that follow it."""
@@ -201,17 +210,26 @@ class Runner:
         tokens = choose([row for _, row in ready], choosers, positions)
         for (answer, row), token in zip(ready, tokens, strict=True):
             self.counts["completion_tokens"] += 1
+            try:
+                goes_on = token >= 0 and answer.take(token, row)
+            except NoNumberError:
+                token = -1
             if token < 0:
-                answer.stream.fail(_failed("The model yields no numbers."))
+                self._give_up(answer)
+            elif not goes_on:
                 self._finish(answer)
-            elif not answer.take(token, row):
-                self._finish(answer)
+
+    def _give_up(self, answer: Answer) -> None:
+        """End a sequence of which something is no number."""
+        answer.stream.fail(_failed("The model yields no numbers."))
+        self._finish(answer)
 
     def _finish(self, answer: Answer) -> None:
         answer.stream.flush()
         self.answers.pop(answer.line, None)
         self.scheduler.drop(answer.line)
         self.counts["sequences_ended"] += 1
+        self.used_at = time.monotonic()
 
 
 def _failed(sentence: str) -> Unavailable:

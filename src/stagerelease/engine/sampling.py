@@ -24,6 +24,10 @@ _NUCLEUS = 512
 """How many of the likeliest tokens are looked at first for top_p, before all are sorted."""
 
 
+class NoNumberError(ArithmeticError):
+    """A figure that is to be told is no number."""
+
+
 class Chooser:
     """How one sequence chooses, and what it must remember for it."""
 
@@ -143,6 +147,9 @@ def figures(
     """Return a token's natural-log probability under ``row``, its rank, and the likeliest tokens.
 
     Rank 0 is the likeliest; it is counted only when asked for.
+
+    Raises:
+        NoNumberError: the model gives none; nothing of the kind can be told.
     """
     total = torch.logsumexp(row, -1)
     own = row[token]
@@ -151,4 +158,7 @@ def figures(
     if top:
         values, ids = torch.topk(row, min(top, len(row)))
         likely = list(zip(ids.tolist(), (values - total).tolist(), strict=True))
-    return float(own - total), place, likely
+    told = float(own - total)
+    if not all(map(math.isfinite, [told, *(value for _, value in likely)])):
+        raise NoNumberError
+    return told, place, likely

@@ -153,7 +153,9 @@ class _Completions(Response):
         self._engine, self._meter, self._job = engine, meter, job
         self._stream, self._model = body.stream, body.model
         self._id = f"cmpl-{uuid.uuid4().hex}"
-        self._offsets = [0] * (len(job.prompts) * job.n)
+        self._sequences = len(job.prompts) * job.n
+        told = job.logprobs is not None
+        self._places = [wire.Places() if told else None for _ in range(self._sequences)]
         self._prompt_tokens = self._completion_tokens = 0
         self._clock = SystemClock()
 
@@ -208,8 +210,8 @@ class _Completions(Response):
         send: Send,
         metered: Metered,
     ) -> None:
-        pieces: list[list[Piece]] = [[] for _ in self._offsets]
-        ends: list[Ended | None] = [None] * len(self._offsets)
+        pieces: list[list[Piece]] = [[] for _ in range(self._sequences)]
+        ends: list[Ended | None] = [None] * self._sequences
         extension = self._document(first)[wire.EXTENSION]
         try:
             async for event in events:
@@ -223,7 +225,6 @@ class _Completions(Response):
             metered.outcome = error.reason
             await refusal(error)(scope, receive, send)
             return
-        told = self._job.logprobs is not None
         choices = []
         for index, parts in enumerate(pieces):
             joined = Piece(
@@ -231,9 +232,8 @@ class _Completions(Response):
             )
             end = ends[index]
             assert end is not None  # noqa: S101 (the port promises one end per sequence)
-            choices.append(
-                wire.end_choice(end) | _but_end(wire.choice_of(joined, offset=0, told=told))
-            )
+            choice = wire.choice_of(joined, self._places[index])
+            choices.append(wire.end_choice(end) | _but_end(choice))
         document = self._envelope(choices) | {wire.EXTENSION: extension, "usage": self._usage()}
         await JSONResponse(document)(scope, receive, send)
 
@@ -245,10 +245,7 @@ class _Completions(Response):
         if isinstance(event, Ended):
             self._completion_tokens += event.completion_tokens
             return self._envelope([wire.end_choice(event)])
-        offset = self._offsets[event.index]
-        self._offsets[event.index] += sum(len(t.text) for t in event.tokens)
-        told_figures = self._job.logprobs is not None
-        return self._envelope([wire.choice_of(event, offset=offset, told=told_figures)])
+        return self._envelope([wire.piece_choice(event, self._places[event.index])])
 
     def _envelope(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {

@@ -1,7 +1,9 @@
 """The checkpoints in memory: loaded on first use, the longest unused forgotten to make room.
 
-Tasks of one event loop borrow; a thread of its own loads. What is borrowed is never forgotten: a
-sequence that joined a forgotten model would wait for ever.
+Tasks of one event loop borrow; a thread of its own loads. What is borrowed or has sequences under
+way is never forgotten: a sequence that joined a forgotten model would wait for ever. So a model
+that is always asked would never leave; one that had its turn takes nothing new for a while when
+another does not fit beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,6 +32,14 @@ from stagerelease.storage.ports import BlobStore
 log = structlog.get_logger(__name__)
 
 _ITEM = {"fp32": 4, "bf16": 2, "int8": 1}
+TURN = 30.0
+"""Seconds a model in use keeps its memory at least before it yields to one that needs it."""
+COME_AGAIN = 15
+"""Seconds after which who found no memory is told to come again."""
+YIELD = 2.0 * COME_AGAIN
+"""Seconds a model takes nothing new then, so that who was told to come again finds room."""
+REST = 10
+"""How many times as long as a load took that failed it is not tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,26 @@ class _Entry:
     runner: Runner | None = None
     users: int = 0
     used_at: float = 0.0
+    ready_at: float = 0.0
+    yields_until: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Tell whether it may be forgotten."""
+        return self.runner is not None and not self.users and self.runner.idle
+
+    @property
+    def last_used(self) -> float:
+        """Return when it was borrowed or computed last."""
+        return max(self.used_at, self.runner.used_at if self.runner is not None else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Why a checkpoint could not be loaded, and until when it is not tried again."""
+
+    why: Invalid
+    until: float
 
 
 class Shelf:
@@ -70,24 +100,29 @@ class Shelf:
         self._blobs, self._room, self._dtype = blobs, room, dtype
         self._device, self._threads = device, threads
         self._entries: dict[str, _Entry] = {}
+        self._failed: dict[str, _Failed] = {}
         self._lock = threading.Lock()  # of the table and of who has borrowed what
         self._loader = ThreadPoolExecutor(1, "load")
         self._past: Counter[str] = Counter()
 
     @asynccontextmanager
     async def borrow(self, checkpoint: Checkpoint) -> AsyncGenerator[Runner, None]:
-        """Lend a checkpoint, which stays until it is given back; the first to ask has it loaded.
+        """Lend a checkpoint, which stays until it is given back and what was submitted to it has
+        ended; the first to ask has it loaded.
 
         Raises:
             Invalid: it cannot be computed (``engine.model``).
-            Unavailable: it is not loaded yet (``engine.loading``) or does not fit beside those in
-                use (``engine.memory``).
+            Unavailable: it is not loaded yet (``engine.loading``), does not fit beside those in
+                use or makes room for another (``engine.memory``).
         """
         loop = asyncio.get_running_loop()
         with self._lock:
             entry = self._entries.get(checkpoint.commit)
             new = entry is None
+            if entry is not None and entry.yields_until > time.monotonic():
+                raise _no_memory(f"{checkpoint.repo_id} makes room for another model now.")
             if entry is None:
+                self._require_untried(checkpoint)
                 entry = _Entry(checkpoint, loop.create_future())
                 self._entries[checkpoint.commit] = entry
             entry.users += 1
@@ -100,6 +135,11 @@ class Shelf:
             with self._lock:
                 entry.users -= 1
                 entry.used_at = time.monotonic()
+
+    def _require_untried(self, checkpoint: Checkpoint) -> None:
+        failed = self._failed.get(checkpoint.commit)
+        if failed is not None and failed.until > time.monotonic():
+            raise failed.why.with_traceback(None)
 
     def runners(self) -> list[Runner]:
         """Return those that are ready."""
@@ -169,10 +209,13 @@ class Shelf:
         if isinstance(result, DomainError):
             with self._lock:
                 del self._entries[entry.checkpoint.commit]
+                if isinstance(result, Invalid):
+                    self._note_failure(entry, result)
             entry.loaded.set_exception(result)
             return
         with self._lock:
             entry.runner, entry.progress, entry.used_at = result, 1.0, time.monotonic()
+            entry.ready_at = entry.used_at
         entry.loaded.set_result(result)
         log.info(
             "checkpoint loaded",
@@ -182,6 +225,15 @@ class Shelf:
             dtype=self._dtype,
         )
 
+    def _note_failure(self, entry: _Entry, why: Invalid) -> None:
+        """Remember that a load failed, so that those who ask again and again leave the loader to
+        others. Under the lock.
+        """
+        now = time.monotonic()
+        self._failed = {name: old for name, old in self._failed.items() if old.until > now}
+        until = now + REST * (now - entry.began)
+        self._failed[entry.checkpoint.commit] = _Failed(why, until)
+
     def _make_runner(self, entry: _Entry) -> Runner:
         opened = open_checkpoint(self._blobs, entry.checkpoint)
         shape, most = opened.shape, self._room.sequences
@@ -189,7 +241,7 @@ class Shelf:
         room = max(self._room.store_memory // shape.token_bytes, whole)
         room = min(room, most * whole)
         self._make_room(entry, _weight_bytes(opened, self._dtype) + room * shape.token_bytes)
-        slots = max(1, min(most, room // CHUNK))
+        slots = slots_of(room, whole, most, paged=self._device.type == "cpu")
         model = Gpt2(shape, opened.weights, dtype=self._dtype, slots=slots, device=self._device)
 
         def progress(share: float) -> None:
@@ -206,16 +258,25 @@ class Shelf:
         Raises:
             Unavailable: they do not fit beside those in use (``engine.memory``).
         """
+        if size > self._room.memory:
+            raise Unavailable(
+                f"{entry.checkpoint.repo_id} needs {size / 2**30:.2f} GiB, more than the "
+                f"{self._room.memory / 2**30:.2f} GiB there are for models: it cannot be served "
+                "here.",
+                retry_after=3600,
+                reason="engine.memory",
+            )
         with self._lock:
             others = [e for e in self._entries.values() if e is not entry]
-            idle = [e for e in others if e.runner and not e.users and not e.runner.busy]
+            idle = [e for e in others if e.idle]
             in_use = sum(e.bytes for e in others) - sum(e.bytes for e in idle)
             if in_use + size > self._room.memory:
+                self._let_yield([e for e in others if e not in idle], in_use + size)
                 raise _no_memory(
                     f"{entry.checkpoint.repo_id} needs {size / 2**30:.2f} GiB, and what is in use "
                     f"leaves {max(0, self._room.memory - in_use) / 2**30:.2f} GiB."
                 )
-            idle.sort(key=lambda e: -e.used_at)
+            idle.sort(key=lambda e: -e.last_used)
             while in_use + sum(e.bytes for e in idle) + size > self._room.memory:
                 last = idle.pop()
                 del self._entries[last.checkpoint.commit]
@@ -223,6 +284,30 @@ class Shelf:
                     self._past.update(last.runner.counts)
                 log.info("checkpoint forgotten to make room", commit=last.checkpoint.commit)
             entry.bytes = size
+
+    def _let_yield(self, in_use: Sequence[_Entry], needed: int) -> None:
+        """Have those that had their turn take nothing new, the longest ready first, if their room
+        would be enough. Under the lock.
+        """
+        now, yielding = time.monotonic(), []
+        for entry in sorted(in_use, key=lambda e: e.ready_at):
+            if entry.runner is None or now - entry.ready_at < TURN:
+                continue
+            yielding.append(entry)
+            needed -= entry.bytes
+            if needed <= self._room.memory:
+                for one in yielding:
+                    one.yields_until = now + YIELD
+                return
+
+
+def slots_of(room: int, whole: int, most: int, *, paged: bool) -> int:
+    """Return how many sequences of ``whole`` tokens a store of ``room`` tokens has places for.
+
+    Where memory is taken page by page, short sequences share it; elsewhere each place is allocated
+    as a whole.
+    """
+    return max(1, min(most, room // (CHUNK if paged else whole)))
 
 
 def _weight_bytes(opened: Opened, dtype: Dtype) -> int:
@@ -246,4 +331,4 @@ def _heard(future: asyncio.Future[Runner]) -> None:
 
 
 def _no_memory(sentence: str) -> Unavailable:
-    return Unavailable(sentence, retry_after=15, reason="engine.memory")
+    return Unavailable(sentence, retry_after=COME_AGAIN, reason="engine.memory")

@@ -12,7 +12,7 @@ from functools import cache
 from tokenizers import Tokenizer
 
 from stagerelease.engine.ports import Prompt
-from stagerelease.kernel.errors import Invalid
+from stagerelease.kernel.errors import FieldError, Invalid
 
 
 @cache
@@ -49,7 +49,9 @@ class Vocabulary:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.size = size
-        self._special = set(self._tokenizer.get_added_tokens_decoder())
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special = {token for token, told in added.items() if told.special}
+        self._added = {token: told.content.encode() for token, told in added.items()}
         self._bytes: dict[int, bytes] = {}
         # A vocabulary's name has a character for each byte, a control token's up to four bytes.
         self._longest = max((len(name.encode()) for name in self._tokenizer.get_vocab()), default=1)
@@ -71,18 +73,17 @@ class Vocabulary:
             )
         return ids
 
-    def check(self, ids: Iterable[int]) -> None:
-        """Let ids pass that the model has.
+    def check(self, ids: Iterable[int], *, param: str | None = None) -> None:
+        """Let ids pass that the model has; ``param`` is what named them, if it is no prompt.
 
         Raises:
             Invalid: one that it does not have (``engine.token``).
         """
         wrong = next((i for i in ids if not 0 <= i < self.size), None)
         if wrong is not None:
-            raise Invalid(
-                f"{wrong} is no token of this model: ids go from 0 to {self.size - 1}.",
-                reason="engine.token",
-            )
+            sentence = f"{wrong} is no token of this model: ids go from 0 to {self.size - 1}."
+            fields = [FieldError(param, sentence)] if param is not None else []
+            raise Invalid(sentence, reason="engine.token", fields=fields)
 
     def most_bytes(self, tokens: int) -> int | None:
         """Return how many bytes of text so many tokens can hold at most, if that is known."""
@@ -105,7 +106,7 @@ class Vocabulary:
         return ids
 
     def bytes_of(self, token: int) -> bytes:
-        """Return what a token adds to the text; nothing for a control token."""
+        """Return what a token adds to the text; nothing for a special token."""
         known = self._bytes.get(token)
         if known is None:
             known = self._bytes[token] = self._read(token)
@@ -125,6 +126,8 @@ class Vocabulary:
         name = self._tokenizer.id_to_token(token)
         if name is None or token in self._special:
             return b""
+        if token in self._added:  # text as it stands, and no name in byte-level characters
+            return self._added[token]
         table = byte_of_character()
         if all(character in table for character in name):
             return bytes(table[character] for character in name)

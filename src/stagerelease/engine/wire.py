@@ -7,7 +7,9 @@ body, and beside the usual lists of ``logprobs``, where others look past it. Pur
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +25,7 @@ from stagerelease.engine.ports import (
     ScoredToken,
     Token,
 )
-from stagerelease.kernel.errors import DomainError, Invalid, TooMany, Unavailable
+from stagerelease.kernel.errors import DomainError, FieldError, Invalid, TooMany, Unavailable
 
 EXTENSION = "stagerelease"
 MOST_EVENT = 16 << 20
@@ -78,9 +80,14 @@ def wider_sampling(job: Job) -> dict[str, Any]:
         wider["min_p"] = sampling.min_p
     if sampling.repetition_penalty != 1:
         wider["repetition_penalty"] = sampling.repetition_penalty
-    if job.cache_salt:
-        wider["cache_salt"] = job.cache_salt  # as vLLM calls it too
     return wider
+
+
+def salt_of(job: Job) -> dict[str, Any]:
+    """Return the parameter that keeps what is computed for one caller from another's answers, as
+    vLLM calls it too. Who shares nothing needs none, so it can be left out where it is not known.
+    """
+    return {"cache_salt": job.cache_salt} if job.cache_salt else {}
 
 
 def checkpoint_field(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -103,34 +110,72 @@ def _top(token: Token | ScoredToken) -> list[list[Any]]:
     return [list(alternative) for alternative in token.top]
 
 
-def logprobs_of(tokens: Sequence[Token], offset: int) -> dict[str, Any]:
+class Places:
+    """Where the tokens of one sequence begin in its text, in characters, as they come.
+
+    A token that only completes a character begins where that character does.
+    """
+
+    def __init__(self) -> None:
+        self._at = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def of(self, tokens: Sequence[Token]) -> list[int]:
+        """Return where each of the next tokens begins."""
+        places = []
+        for token in tokens:
+            places.append(self._at)
+            self._at += len(self._decoder.decode(bytes_of(token.text)))
+        return places
+
+
+def bytes_of(text: str) -> bytes:
+    """Return the bytes of a token by what it is shown as, ``bytes:\\xNN`` or text."""
+    if _RAW.fullmatch(text):
+        return bytes(int(pair, 16) for pair in _BYTE.findall(text))
+    return text.encode("utf-8", "replace")
+
+
+_RAW = re.compile(r"bytes:(?:\\x[0-9a-f]{2})+")
+_BYTE = re.compile(r"\\x([0-9a-f]{2})")
+
+
+def _alternatives(token: Token) -> dict[str, float | None] | None:
+    """Return what else was likely, by its text, and the token itself, as OpenAI tells them."""
+    if not token.top:
+        return None
+    # Two tokens may read alike; the likelier one, which comes first, keeps the place.
+    told: dict[str, float | None] = {text: figure for _, text, figure in reversed(token.top)}
+    told.setdefault(token.text, token.logprob)
+    return told
+
+
+def logprobs_of(tokens: Sequence[Token], places: Places) -> dict[str, Any]:
     """Return the ``logprobs`` of a choice: OpenAI's four lists, and the ids beside them."""
-    offsets, at = [], offset
-    for token in tokens:
-        offsets.append(at)
-        at += len(token.text)
     return {
         "tokens": [t.text for t in tokens],
         "token_logprobs": [t.logprob for t in tokens],
-        "top_logprobs": [
-            # Two tokens may read alike; the likelier one, which comes first, keeps the place.
-            {text: figure for _, text, figure in reversed(t.top)} if t.top else None
-            for t in tokens
-        ],
-        "text_offset": offsets,
+        "top_logprobs": [_alternatives(t) for t in tokens],
+        "text_offset": places.of(tokens),
         "token_ids": [t.id for t in tokens],
         "top_ids": [_top(t) for t in tokens],
     }
 
 
-def choice_of(piece: Piece, *, offset: int, told: bool) -> dict[str, Any]:
-    """Return a piece as a choice; ``told``: figures were asked for."""
+def choice_of(piece: Piece, places: Places | None) -> dict[str, Any]:
+    """Return a piece as a choice; ``places`` of its sequence, if figures were asked for."""
     return {
         "index": piece.index,
         "text": piece.text,
-        "logprobs": logprobs_of(piece.tokens, offset) if told else None,
+        "logprobs": logprobs_of(piece.tokens, places) if places is not None else None,
         "finish_reason": None,
     }
+
+
+def piece_choice(piece: Piece, places: Places | None) -> dict[str, Any]:
+    """Return a piece as a choice between processes: with its count, where that is not one."""
+    choice = choice_of(piece, places)
+    return choice if piece.computed == 1 else choice | {EXTENSION: {"computed": piece.computed}}
 
 
 def end_choice(ended: Ended) -> dict[str, Any]:
@@ -177,7 +222,8 @@ def events_of(document: Mapping[str, Any]) -> list[Event]:
         else:
             logprobs = choice["logprobs"]
             tokens = _tokens(logprobs) if logprobs is not None else ()
-            events.append(Piece(choice["index"], choice["text"], tokens))
+            computed = choice.get(EXTENSION, {}).get("computed", 1)
+            events.append(Piece(choice["index"], choice["text"], tokens, computed))
     return events
 
 
@@ -242,7 +288,8 @@ def status_and_type(error: DomainError) -> tuple[int, str]:
 def error_document(error: DomainError) -> dict[str, Any]:
     """Return a refusal in OpenAI's shape; ``retry_after`` is ours."""
     _, name = status_and_type(error)
-    body = {"message": error.sentence, "type": name, "param": None, "code": error.reason}
+    param = error.fields[0].field if error.fields else None
+    body = {"message": error.sentence, "type": name, "param": param, "code": error.reason}
     if isinstance(error, TooMany | Unavailable):
         body["retry_after"] = str(error.retry_after)
     return {"error": body}
@@ -261,7 +308,9 @@ def error_of(document: Any, status: int) -> DomainError:
     if body.get("type") == "rate_limit_error":
         return TooMany(sentence, retry_after=seconds, reason=reason)
     if body.get("type") == "invalid_request_error":
-        return Invalid(sentence, reason=reason)
+        param = body.get("param")
+        fields = [FieldError(param, sentence)] if isinstance(param, str) else []
+        return Invalid(sentence, reason=reason, fields=fields)
     return Unavailable(sentence, retry_after=seconds, reason=reason)
 
 

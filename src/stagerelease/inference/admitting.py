@@ -247,13 +247,15 @@ def finish(
     works: Works,
     request_id: str,
     *,
-    prompt_tokens: int,
+    prompt_tokens: int | None,
     completion_tokens: int,
     milliseconds: int,
     outcome: str,
 ) -> None:
     """Record what a request used and how it ended, and put that in its reservation's place.
 
+    ``prompt_tokens`` is None when it is not known how many were computed: then all that was
+    reserved counts. Never more than that counts: a server that only estimates may tell more.
     ``outcome`` is ``completed``, ``client_left``, ``cut`` (the caller may no longer), ``stalled``
     (the client did not read) or the reason of the refusal or failure.
     """
@@ -265,7 +267,10 @@ def finish(
         row = work.session.get_one(InferenceRequest, request_id, with_for_update=True)
         if row.ended_at is not None:  # it had expired meanwhile and was set right
             return
-        row.prompt_tokens, row.completion_tokens = prompt_tokens, completion_tokens
+        most = row.reserved_tokens
+        row.completion_tokens = min(completion_tokens, most)
+        most -= row.completion_tokens
+        row.prompt_tokens = most if prompt_tokens is None else min(prompt_tokens, most)
         row.milliseconds = milliseconds
         _end(work, kept, row, outcome)
         ledger.enqueue_bulk(
@@ -279,8 +284,8 @@ def finish(
                 "revision": row.revision_id,
                 "kind": row.kind,
                 "sequences": row.sequences,
-                "prompt_tokens": prompt_tokens,
-                "completion_tokens": completion_tokens,
+                "prompt_tokens": row.prompt_tokens,
+                "completion_tokens": row.completion_tokens,
                 "outcome": row.outcome,
             },
         )

@@ -19,15 +19,16 @@ from stagerelease.inference.queries import PromptRow
 from stagerelease.inference.tables import InferencePrompt
 from stagerelease.ledger import service as ledger
 
-MOST_KEPT = 20_000
-"""Characters of one request's prompts that are kept."""
 BETWEEN = "\n\x1e\n"
 """Stands between the prompts of one request (RECORD SEPARATOR)."""
 
 
 def keep(work: Work, request_id: str, prompts: Sequence[str], *, kept_for: timedelta) -> None:
-    """Keep what one request asked, in its own transaction's Work."""
-    text = BETWEEN.join(prompts)[:MOST_KEPT]
+    """Keep what one request asked, in its own transaction's Work.
+
+    All of it, which a request's body bounds: what stood behind a limit could be said unseen.
+    """
+    text = BETWEEN.join(prompts)
     work.session.add(
         InferencePrompt(
             request_id=request_id,

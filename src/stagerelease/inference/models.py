@@ -110,7 +110,10 @@ class Contexts:
         with self._lock:
             if config_sha256 in self._known:
                 return self._known[config_sha256]
-        found = self._read(config_sha256)
+        try:
+            found = self._read(config_sha256)
+        except NotFound:  # it may come back; what it says never changes
+            return None
         with self._lock:
             self._known[config_sha256] = found
             while len(self._known) > 1024:
@@ -121,7 +124,7 @@ class Contexts:
         try:
             with self._blobs.open(sha256) as file:
                 config = json.loads(file.read(MOST_CONFIG))
-        except (NotFound, ValueError, RecursionError):
+        except (ValueError, RecursionError):
             return None
         if not isinstance(config, dict):
             return None

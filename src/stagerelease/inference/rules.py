@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from stagerelease.engine.ports import Prompt
 from stagerelease.kernel.errors import FieldError, Invalid, TooMany
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -215,6 +216,11 @@ def settle(
     if day_of(reserved_at) == meter.day:
         meter = replace(meter, day_tokens=max(0, meter.day_tokens - back))
     return meter
+
+
+def bound_of(prompt: Prompt) -> int:
+    """Return the most tokens a prompt can have: a byte-level vocabulary needs one per byte."""
+    return len(prompt.encode()) if isinstance(prompt, str) else len(prompt)
 
 
 def most_tokens(bounds: Sequence[int], *, n: int, max_tokens: int, context: int | None) -> int:

@@ -21,7 +21,6 @@ from stagerelease.inference.house import house_of
 from stagerelease.inference.keeping import erase_prompts, prompts_due, read_prompts
 from stagerelease.inference.limiting import GrantLimits, set_limits, show_limits, usage
 from stagerelease.inference.models import Contexts, ModelRow, find_model, list_models
-from stagerelease.inference.scoring import Scored, score
 
 __all__ = [
     "Asked",
@@ -30,7 +29,6 @@ __all__ = [
     "House",
     "ModelRow",
     "Permit",
-    "Scored",
     "erase_prompts",
     "find_model",
     "finish",
@@ -42,7 +40,6 @@ __all__ = [
     "prompts_due",
     "read_prompts",
     "recheck",
-    "score",
     "set_limits",
     "settle_lost",
     "show_limits",

@@ -134,7 +134,7 @@ def deliver(request: Request, ticket: Ticket, located: LocalBlob | RemoteBlob) -
 def _watched(
     request: Request, ticket: Ticket, located: LocalBlob, headers: dict[str, str]
 ) -> Response:
-    works = request.app.state.works
+    works, sentinel = request.app.state.works, request.app.state.sentinel
 
     def done(first: int, sent: int, outcome: str) -> None:
         if ticket.download_id is not None:
@@ -144,7 +144,7 @@ def _watched(
         request,
         located,
         headers,
-        recheck=lambda: downloads.recheck(works, ticket),
+        recheck=lambda: downloads.recheck(sentinel.works, ticket),
         epoch=ticket.epoch,
         until=ticket.until,
         done=done,

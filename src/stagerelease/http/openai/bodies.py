@@ -2,6 +2,9 @@
 
 A parameter that OpenAI's service has and base models have not is named in the refusal; so is one
 nobody knows, because a caller who misspells ``temperature`` should hear of it.
+
+What is wrong is said once: a list is left at its first wrong item, and a large body is read in a
+thread, when it is known who sent it. A million faults would be a second of everybody's time.
 """
 
 from __future__ import annotations
@@ -11,10 +14,21 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Never, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from starlette.concurrency import run_in_threadpool
 
 from stagerelease.engine.ports import MOST_LOGPROBS, MOST_SEQUENCES, Prompt, Sampling
-from stagerelease.engine.rules import MOST_BIAS, MOST_STOP, MOST_STOPS
+from stagerelease.engine.rules import MOST_BIAS, MOST_OWN_STOPS, MOST_STOP
+from stagerelease.http.begin import BeginWork
 from stagerelease.inference.prompting import CHAT_STOP, MOST_FIELD, chat_prompt, metadata_prompt
 from stagerelease.kernel.errors import FieldError, Invalid
 
@@ -31,7 +45,13 @@ NOT_HERE = {
 CHAT_TOKENS = 128
 """New tokens of an answer in a conversation, when the caller does not say."""
 
+SMALL = 32 * 1024
+"""Bytes of a body that is read at once."""
+MOST_BRACKETS = 50_000
+"""Lists and objects of a body, in text or not; making many more takes a second of every thread."""
+
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 Text = Annotated[str, Field(max_length=1_000_000)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=MOST_STOP)]
 Short = Annotated[str, Field(max_length=MOST_FIELD)]
@@ -39,6 +59,28 @@ Short = Annotated[str, Field(max_length=MOST_FIELD)]
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, document: Any) -> Any:
+        """Return what is given: null is not. Of names nobody knows, the first is enough."""
+        if not isinstance(document, Mapping):
+            return document
+        given = {name: value for name, value in document.items() if value is not None}
+        foreign = next((name for name in given if name not in cls.model_fields), None)
+        if foreign is None:
+            return given
+        known = {name: given[name] for name in cls.model_fields if name in given}
+        return known | {foreign: given[foreign]}
+
+
+def _require_few(biases: Any) -> Any:
+    """Refuse too many before each is looked at."""
+    if isinstance(biases, Mapping) and len(biases) > MOST_BIAS:
+        raise PydanticCustomError(
+            "too_many", "At most {most} tokens are biased", {"most": MOST_BIAS}
+        )
+    return biases
 
 
 class StreamOptions(_Body):
@@ -70,9 +112,11 @@ class SamplingBody(_Body):
     presence_penalty: float = Field(default=0.0, ge=-2, le=2)
     frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
     logit_bias: Annotated[
-        dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MOST_BIAS)
+        dict[str, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_require_few)
     ] = Field(default_factory=dict)
-    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] = Field(default_factory=list)
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_OWN_STOPS, fail_fast=True)] = Field(
+        default_factory=list
+    )
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -103,12 +147,9 @@ class CompletionBody(SamplingBody):
 
     prompt: (
         Text
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_SEQUENCES)]
-        | Annotated[
-            list[Annotated[list[TokenId], Field(min_length=1)]],
-            Field(min_length=1, max_length=MOST_SEQUENCES),
-        ]
+        | TokenIds
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_SEQUENCES, fail_fast=True)]
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MOST_SEQUENCES, fail_fast=True)]
     ) = ""
     max_tokens: int = Field(default=16, ge=0)
     logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS)
@@ -158,8 +199,16 @@ class MessageIn(_Body):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[Part], Field(min_length=1, max_length=100)]
+    content: Text | Annotated[list[Part], Field(min_length=1, max_length=100, fail_fast=True)]
     name: Annotated[str, Field(max_length=64)] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _silent(cls, document: Any) -> Any:
+        """An answer of no text comes back as null from some clients."""
+        if isinstance(document, Mapping) and document.get("role") == "assistant":
+            return {**document, "content": document.get("content") or ""}
+        return document
 
     @property
     def said(self) -> tuple[str, str]:
@@ -172,7 +221,7 @@ class MessageIn(_Body):
 class ChatBody(SamplingBody):
     """A request for the next turn of a conversation."""
 
-    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=500)]
+    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=500, fail_fast=True)]
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool = False
@@ -198,8 +247,7 @@ class ScoreBody(_Body):
 
     model: Annotated[str, Field(min_length=1, max_length=400)]
     texts: Annotated[
-        list[Text | Annotated[list[TokenId], Field(min_length=1)]],
-        Field(min_length=1, max_length=MOST_SEQUENCES),
+        list[Text | TokenIds], Field(min_length=1, max_length=MOST_SEQUENCES, fail_fast=True)
     ]
     top: int = Field(default=0, ge=0, le=MOST_LOGPROBS)
 
@@ -211,13 +259,29 @@ class ScoreBody(_Body):
 Body = TypeVar("Body", CompletionBody, ChatBody, ScoreBody)
 
 
-async def read_body(request: Request, shape: type[Body]) -> Body:
+async def read_body(request: Request, begin: BeginWork, shape: type[Body]) -> Body:
     """Return the body of a request; null means not given.
 
     Raises:
+        Unauthenticated: it is a large one, of somebody who is not known.
         Invalid: it is not JSON, or not of this shape; says which parameter.
     """
     raw = await request.body()
+    if len(raw) <= SMALL:
+        return parse(raw, shape)
+
+    def read() -> Body:
+        with begin(read_only=True):
+            pass  # whoever asks is known
+        return parse(raw, shape)
+
+    return await run_in_threadpool(read)
+
+
+def parse(raw: bytes, shape: type[Body]) -> Body:
+    """Return what a body says; raises as ``read_body``."""
+    if raw.count(b"[") + raw.count(b"{") > MOST_BRACKETS:
+        raise Invalid("The body holds too many lists.", reason="invalid_json")
     try:
         document = json.loads(raw, parse_constant=_no_constant)
     except (ValueError, RecursionError):

@@ -1,5 +1,7 @@
 """Continuing one text, for the page that does so: the same admission, engine and record as ``/v1``.
 
+What an answer says in its headers is left in ``request.state.permit_headers`` for the page.
+
 Faces do not know each other; the application hands this to the page as ``app.state.continuing``.
 """
 
@@ -10,12 +12,12 @@ from contextlib import aclosing
 from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from stagerelease.engine.ports import Ended, Engine, Job, Piece, Sampling
+from stagerelease.engine.ports import Engine, Job, Piece, Sampling
 from stagerelease.http.begin import BeginWork
 from stagerelease.http.openai.running import Generation, while_permitted
-from stagerelease.http.openai.wire import Completions, Usage
+from stagerelease.http.openai.wire import Completions, Usage, answer_headers, permit_headers
 from stagerelease.inference import service as inference
-from stagerelease.inference.scoring import bound_of
+from stagerelease.inference.rules import bound_of
 from stagerelease.inference.service import Asked, Permit
 
 
@@ -60,26 +62,18 @@ class Continuing:
         permit, job = await self._permit(request, begin, model, prompt, n, max_tokens, sampling)
         engine: Engine = request.app.state.engine
 
-        async def collect() -> tuple[list[str], Usage]:
-            texts, usage = [""] * n, Usage()
+        async def collect(usage: Usage) -> list[str]:
+            texts = [""] * n
             async with aclosing(engine.generate(job)) as events:
                 async for event in events:
+                    usage.see(event)
                     if isinstance(event, Piece):
                         texts[event.index] += event.text
-                        usage.see(event)
-                    elif isinstance(event, Ended):
-                        usage.see(event)
-                    else:
-                        usage.prompt_tokens = sum(event.prompt_tokens)
-            return texts, usage
+            return texts
 
-        found: tuple[list[str], Usage] = await while_permitted(
-            request,
-            permit,
-            collect,
-            lambda both: (both[1].prompt_tokens, both[1].completion_tokens),
-        )
-        return found[0]
+        texts = await while_permitted(request, permit, collect)
+        request.state.permit_headers = answer_headers(permit)
+        return texts
 
     async def _permit(
         self,
@@ -107,6 +101,7 @@ class Continuing:
                 return inference.prepare(work, state.contexts, asked, house)
 
         permit = await run_in_threadpool(admit)
+        request.state.permit_headers = permit_headers(permit)
         job = Job(
             checkpoint=permit.checkpoint,
             prompts=(prompt,),

@@ -52,7 +52,7 @@ def document_of(error: DomainError, request_id: str | None = None) -> dict[str, 
     if isinstance(error, NotFound) or error.reason == "engine.model":
         param = "model"
     elif error.reason in ("engine.context", "engine.empty", "engine.token"):
-        param = "prompt"
+        param = param or "prompt"
     return error_body(
         status_for(error), message, code=code_of(error), param=param, request_id=request_id
     )
@@ -76,8 +76,10 @@ def refusal(error: DomainError, request_id: str | None = None) -> Response:
 
 
 def respond(error: DomainError, request: Request) -> Response:
-    """Spell a refusal of a route below ``/v1``."""
-    return refusal(error, getattr(request.state, "request_id", None))
+    """Spell a refusal of a route below ``/v1``; after a permit, with what goes with that."""
+    answer = refusal(error, getattr(request.state, "request_id", None))
+    answer.headers.update(getattr(request.state, "permit_headers", {}))
+    return answer
 
 
 async def speak_openai(request: Request) -> None:

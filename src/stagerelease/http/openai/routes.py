@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from stagerelease.engine.ports import Engine, Job, Prompt
+from stagerelease.engine.ports import Engine, Job, Prompt, ScoredToken
 from stagerelease.engine.wire import score_document
 from stagerelease.http.begin import Begin, BeginWork, bearer_of
 from stagerelease.http.openai.bodies import (
@@ -28,15 +28,19 @@ from stagerelease.http.openai.wire import (
     Chat,
     Completions,
     Shape,
+    Usage,
     answer_headers,
     label,
     model_document,
+    permit_headers,
 )
 from stagerelease.http.openai_shape import error_body
 from stagerelease.inference import service as inference
-from stagerelease.inference.scoring import bound_of
+from stagerelease.inference.rules import bound_of
 from stagerelease.inference.service import Asked, ModelRow, Permit
 from stagerelease.kernel.errors import DomainError, Invalid, Unauthenticated
+
+Scores = tuple[tuple[ScoredToken, ...], ...]
 
 router = APIRouter(
     prefix="/v1", tags=["openai"], dependencies=[Depends(speak_openai)], responses=ERRORS
@@ -65,7 +69,9 @@ async def _permit(request: Request, begin: BeginWork, asked: Asked) -> Permit:
                 work, state.contexts, asked, inference.house_of(state.settings)
             )
 
-    return await run_in_threadpool(admit)
+    permit = await run_in_threadpool(admit)
+    request.state.permit_headers = permit_headers(permit)
+    return permit
 
 
 def _require_bearer(request: Request) -> None:
@@ -83,11 +89,21 @@ def _require_bearer(request: Request) -> None:
 async def create_completion(request: Request, begin: Begin) -> Response:
     """Continue one or more texts."""
     _require_bearer(request)
-    body = await read_body(request, CompletionBody)
-    prompts = body.prompts()
+    body = await read_body(request, begin, CompletionBody)
+    prompts, sampling = body.prompts(), body.sampling()  # all that may be wrong, before the permit
     asked = _asked(body.model, "completion", prompts, n=body.n, max_tokens=body.max_tokens)
     permit = await _permit(request, begin, asked)
-    job = _job(permit, body, prompts, body.max_tokens, logprobs=body.logprobs, echo=body.echo)
+    job = Job(
+        checkpoint=permit.checkpoint,
+        prompts=prompts,
+        n=body.n,
+        max_tokens=body.max_tokens,
+        sampling=sampling,
+        stop=body.stops,
+        logprobs=body.logprobs,
+        echo=body.echo,
+        cache_salt=permit.cache_salt,
+    )
     shape = Completions(permit, body.logprobs is not None, _wants_usage(body))
     return Generation(request, permit, job, shape, stream=body.stream)
 
@@ -96,12 +112,20 @@ async def create_completion(request: Request, begin: Begin) -> Response:
 async def create_chat_completion(request: Request, begin: Begin) -> Response:
     """Continue a conversation, written out as plain text: these are base models."""
     _require_bearer(request)
-    body = await read_body(request, ChatBody)
-    prompts = body.prompts()
+    body = await read_body(request, begin, ChatBody)
+    prompts, sampling = body.prompts(), body.sampling()
     asked = _asked(body.model, "chat", prompts, n=body.n, max_tokens=body.most)
     permit = await _permit(request, begin, asked)
-    logprobs = (body.top_logprobs or 0) if body.logprobs else None
-    job = _job(permit, body, prompts, body.most, logprobs=logprobs, echo=False)
+    job = Job(
+        checkpoint=permit.checkpoint,
+        prompts=prompts,
+        n=body.n,
+        max_tokens=body.most,
+        sampling=sampling,
+        stop=body.stops,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        cache_salt=permit.cache_salt,
+    )
     shape: Shape = Chat(permit, body.logprobs, _wants_usage(body), n=body.n)
     return Generation(request, permit, job, shape, stream=body.stream)
 
@@ -110,42 +134,22 @@ def _wants_usage(body: SamplingBody) -> bool:
     return body.stream_options is not None and body.stream_options.include_usage
 
 
-def _job(
-    permit: Permit,
-    body: CompletionBody | ChatBody,
-    prompts: tuple[Prompt, ...],
-    max_tokens: int,
-    *,
-    logprobs: int | None,
-    echo: bool,
-) -> Job:
-    return Job(
-        checkpoint=permit.checkpoint,
-        prompts=prompts,
-        n=body.n,
-        max_tokens=max_tokens,
-        sampling=body.sampling(),
-        stop=body.stops,
-        logprobs=logprobs,
-        echo=echo,
-        cache_salt=permit.cache_salt,
-    )
-
-
 @router.post("/score", openapi_extra=BODY[ScoreBody], response_model=None)
 async def create_score(request: Request, begin: Begin) -> Response:
     """Tell how likely each token of given texts is, and its rank (an extension)."""
     _require_bearer(request)
-    body = await read_body(request, ScoreBody)
+    body = await read_body(request, begin, ScoreBody)
     texts = body.prompts()
     permit = await _permit(request, begin, _asked(body.model, "score", texts))
     engine: Engine = request.app.state.engine
-    scored = await while_permitted(
-        request,
-        permit,
-        lambda: engine.score(permit.checkpoint, texts, top=body.top),
-        lambda found: (sum(len(tokens) for tokens in found), 0),
-    )
+
+    async def score(usage: Usage) -> Scores:
+        usage.prompt_tokens = None  # an engine tells how many there are when it has them all
+        found = await engine.score(permit.checkpoint, texts, top=body.top)
+        usage.prompt_tokens = sum(len(tokens) for tokens in found)
+        return found
+
+    scored = await while_permitted(request, permit, score)
     total = sum(len(tokens) for tokens in scored)
     document = {
         "object": "score",

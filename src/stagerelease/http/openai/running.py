@@ -3,23 +3,23 @@
 Five things can end it: its last token, the client hanging up, the client reading nothing, the time
 limit, and access that is withdrawn meanwhile (the sentinel asks again whenever anything changed).
 Whatever the end, the engine's generator is closed, which stops the work within one token, and what
-was used is recorded once. Until the first event everything is decided, so refusals have a status;
-after it, the last event says what happened, in OpenAI's shape, and no ``[DONE]`` follows.
+was used is recorded once, also when the client goes at that very moment. Until the first event
+everything is decided, so refusals have a status; after it, the last event says what happened, in
+OpenAI's shape, and no ``[DONE]`` follows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from fastapi.responses import JSONResponse, Response
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -27,7 +27,8 @@ from stagerelease.db.work import Works
 from stagerelease.engine.ports import Admitted, Ended, Engine, Event, Job, Piece
 from stagerelease.engine.wire import SSE_DONE, sse
 from stagerelease.http.openai.errors import document_of, refusal
-from stagerelease.http.openai.wire import Shape, Usage, answer_headers
+from stagerelease.http.openai.recording import Record
+from stagerelease.http.openai.wire import Shape, Usage, answer_headers, permit_headers
 from stagerelease.http.protocol import link_of
 from stagerelease.http.sentinel import InFlight, Sentinel
 from stagerelease.inference import service as inference
@@ -35,9 +36,14 @@ from stagerelease.inference.service import Permit
 from stagerelease.kernel.errors import DomainError, Unavailable
 from stagerelease.settings import Settings
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 LAST_WORDS = 1.0
 """Seconds that the last event of a stream that is cut gets to reach its client."""
+SOON = 0.3
+"""Seconds that the last event of such a stream waits for its record."""
+BEHIND = 1.0
+"""Seconds after which a client that takes nothing is behind: what is computed is then not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,7 @@ class Watch:
         )
 
     def _recheck(self) -> tuple[bool, datetime | None]:
-        until, self._refused = inference.recheck(self._room.works, self._permit)
+        until, self._refused = inference.recheck(self._room.sentinel.works, self._permit)
         return self._refused is None, until
 
     @property
@@ -104,9 +110,10 @@ class Generation(Response):
         self._room = Room.of(request)
         self._request_id: str = request.state.request_id
         self._permit, self._job, self._shape, self._stream = permit, job, shape, stream
-        self._usage = Usage()
-        self._began = time.monotonic()
-        self._started = self._recorded = False
+        self._record = Record(self._room.works, permit.request_id)
+        self._usage = self._record.usage
+        self._started = False
+        self._waits_since: float | None = None  # for the client to take what there is
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer, and record how that ended."""
@@ -115,28 +122,19 @@ class Generation(Response):
             with Watch(self._room, self._permit) as watch:
                 outcome = await self._race(watch, scope, receive, send)
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._record(outcome)))
+            await self._end(outcome)
 
-    async def _record(self, outcome: str) -> None:
+    async def _end(self, outcome: str, *, patience: float | None = None) -> None:
         """Record the end, once: before the last bytes leave, where there are such.
 
-        A client that has its answer may ask again at once, and must find its quota free.
+        A client that has its answer may ask again at once, and must find its quota free. Of one
+        that did not take what there was, the engine has computed more than came here; so all that
+        it may have computed is counted.
         """
-        if self._recorded:
-            return
-        self._recorded = True
-        try:
-            await run_in_threadpool(
-                inference.finish,
-                self._room.works,
-                self._permit.request_id,
-                prompt_tokens=self._usage.prompt_tokens,
-                completion_tokens=self._usage.completion_tokens,
-                milliseconds=int((time.monotonic() - self._began) * 1000),
-                outcome=outcome,
-            )
-        except DomainError as error:  # the reservation expires by itself
-            log.error("use was not recorded", request=self._permit.request_id, reason=error.reason)
+        since = self._waits_since
+        if since is not None and time.monotonic() - since > BEHIND:
+            self._usage.suppose(len(self._job.prompts) * self._job.n, each=self._job.max_tokens)
+        await self._record.end(outcome, patience=patience)
 
     async def _race(self, watch: Watch, scope: Scope, receive: Receive, send: Send) -> str:
         answer = asyncio.ensure_future(self._answer(scope, receive, send))
@@ -155,7 +153,7 @@ class Generation(Response):
                 return "client_left"
             why: DomainError = watch.refused if over.done() else _too_long()
             outcome = "cut" if over.done() else "timeout"
-            await self._record(outcome)
+            await self._end(outcome, patience=SOON)
             await self._end_early(why, scope, receive, send)
             return outcome
         finally:
@@ -168,10 +166,10 @@ class Generation(Response):
             try:
                 first = await anext(events)
                 assert isinstance(first, Admitted)  # noqa: S101 (the port's promise)
-                self._usage.prompt_tokens = sum(first.prompt_tokens)
+                self._usage.see(first)
                 if not self._stream:
                     document = await self._collect(events)
-                    await self._record("completed")
+                    await self._end("completed")
                     response = JSONResponse(document, headers=answer_headers(self._permit))
                     await response(scope, receive, send)
                     return "completed"
@@ -180,7 +178,7 @@ class Generation(Response):
                     await self._pass_on(event, send)
                 await self._close(send)
             except DomainError as error:
-                await self._record(error.reason)
+                await self._end(error.reason)
                 await self._end_early(error, scope, receive, send)
                 return error.reason
             except TimeoutError:
@@ -189,6 +187,7 @@ class Generation(Response):
                 return "stalled"
             except Exception:
                 log.exception("a generation broke", request=self._permit.request_id)
+                await self._end("failed")
                 await self._end_early(_broke(), scope, receive, send)
                 return "failed"
         return "completed"
@@ -229,7 +228,7 @@ class Generation(Response):
         last = SSE_DONE
         if getattr(self._shape, "include_usage", False):
             last = sse(self._shape.usage(self._usage)) + last
-        await self._record("completed")
+        await self._end("completed")
         await self._send(send, last, more=False)
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
@@ -237,15 +236,19 @@ class Generation(Response):
 
         Nothing is kept meanwhile but what the connection buffers: the engine is not asked for more.
         """
+        self._waits_since = time.monotonic()
         async with asyncio.timeout(self._room.settings.inference_stall):
             await send({"type": "http.response.body", "body": body, "more_body": more})
+        self._waits_since = None
 
     async def _end_early(
         self, error: DomainError, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Say why there is no more: as the answer, or as a stream's last event."""
         if not self._started:
-            await refusal(error, self._request_id)(scope, receive, send)
+            answer = refusal(error, self._request_id)
+            answer.headers.update(permit_headers(self._permit))
+            await answer(scope, receive, send)
             return
         last = sse(document_of(error, self._request_id))
         try:
@@ -258,14 +261,9 @@ class Generation(Response):
 
 
 async def while_permitted(
-    request: Request,
-    permit: Permit,
-    work: Callable[[], Any],
-    usage: Callable[[Any], tuple[int, int]],
-) -> Any:
-    """Return what ``work`` returns under a permit, recording the tokens ``usage`` finds in it.
-
-    Those are two counts: of what was given, and of what was computed.
+    request: Request, permit: Permit, work: Callable[[Usage], Awaitable[T]]
+) -> T:
+    """Return what ``work`` returns under a permit, recording the usage that it fills in.
 
     For what is answered whole, such as scores.
 
@@ -273,8 +271,9 @@ async def while_permitted(
         Gated: access was withdrawn meanwhile.
         DomainError: as ``work`` does.
     """
-    room, began, outcome, tokens = Room.of(request), time.monotonic(), "failed", (0, 0)
-    task = asyncio.ensure_future(work())
+    room, outcome = Room.of(request), "failed"
+    record = Record(room.works, permit.request_id)
+    task = asyncio.ensure_future(work(record.usage))
     gone = asyncio.ensure_future(_disconnect(request.receive))
     try:
         with Watch(room, permit) as watch:
@@ -286,32 +285,25 @@ async def while_permitted(
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if task.done():
-                    result = task.result()
-                    outcome, tokens = "completed", usage(result)
-                    return result
+                    outcome = _outcome_of(task)
+                    return task.result()
                 outcome = "cut" if over.done() else "client_left" if gone.done() else "timeout"
                 raise watch.refused if over.done() else _too_long()
             finally:
                 over.cancel()
-    except DomainError as error:
-        outcome = error.reason if outcome == "failed" else outcome
-        raise
     finally:
         gone.cancel()
+        if outcome not in ("cut", "client_left", "timeout"):
+            record.usage.settle()
         await _stopped(task)
-        await asyncio.shield(
-            asyncio.ensure_future(
-                run_in_threadpool(
-                    inference.finish,
-                    room.works,
-                    permit.request_id,
-                    prompt_tokens=tokens[0],
-                    completion_tokens=tokens[1],
-                    milliseconds=int((time.monotonic() - began) * 1000),
-                    outcome=outcome,
-                )
-            )
-        )
+        await record.end(outcome)
+
+
+def _outcome_of(task: asyncio.Future[Any]) -> str:
+    error = task.exception()
+    if error is None:
+        return "completed"
+    return error.reason if isinstance(error, DomainError) else "failed"
 
 
 def _broke() -> Unavailable:

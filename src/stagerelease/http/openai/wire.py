@@ -6,29 +6,37 @@ model: in the field ``stagerelease``, as the header ``X-Stagerelease-Output`` do
 
 from __future__ import annotations
 
-import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 from stagerelease.engine import wire as engine_wire
-from stagerelease.engine.ports import Ended, Piece, Token
+from stagerelease.engine.ports import Admitted, Ended, Event, Piece, Token
 from stagerelease.http.openai.errors import limit_headers
 from stagerelease.inference.service import ModelRow, Permit
 
 MACHINE = "machine-written"
-_BYTES = re.compile(r"\\x([0-9a-f]{2})")
+
+
+def permit_headers(permit: Permit) -> dict[str, str]:
+    """Return what every answer to a request that was let through says, refusals of the engine among
+    them: what is left, and whether what was asked is kept.
+    """
+    return {
+        **limit_headers(permit.left),
+        "Cache-Control": "no-store",
+        "X-Stagerelease-Request": permit.request_id,
+        "X-Stagerelease-Prompt-Logging": "on" if permit.prompt_logging else "off",
+    }
 
 
 def answer_headers(permit: Permit) -> dict[str, str]:
     """Return what every answer of a model says of itself, before its first byte."""
     return {
-        **limit_headers(permit.left),
-        "Cache-Control": "no-store",
+        **permit_headers(permit),
         "X-Accel-Buffering": "no",
         "X-Stagerelease-Output": f"{MACHINE}; model={engine_wire.model_id(permit.checkpoint)}",
-        "X-Stagerelease-Request": permit.request_id,
-        "X-Stagerelease-Prompt-Logging": "on" if permit.prompt_logging else "off",
     }
 
 
@@ -46,33 +54,44 @@ def label(permit: Permit) -> dict[str, Any]:
 
 @dataclass
 class Usage:
-    """Tokens of one request so far."""
+    """Tokens of one request so far. ``prompt_tokens`` is None while nobody tells how many."""
 
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = 0
     reused: int = 0
     ended: dict[int, int] = field(default_factory=dict)
-    pieces: dict[int, int] = field(default_factory=dict)
+    computed: dict[int, int] = field(default_factory=dict)
 
-    def see(self, event: Piece | Ended) -> None:
+    def see(self, event: Event) -> None:
         """Note what an event adds."""
-        if isinstance(event, Ended):
+        if isinstance(event, Admitted):
+            self.prompt_tokens = sum(event.prompt_tokens)
+        elif isinstance(event, Ended):
             self.ended[event.index] = event.completion_tokens
             self.reused += event.reused
         else:
-            self.pieces[event.index] = self.pieces.get(event.index, 0) + 1
+            self.computed[event.index] = self.computed.get(event.index, 0) + event.computed
+
+    def suppose(self, sequences: int, *, each: int) -> None:
+        """Count ``each`` token of every sequence that did not end: what came of it is not all."""
+        self.computed |= dict.fromkeys(range(sequences), each)
+
+    def settle(self) -> None:
+        """Note that nothing was computed if nobody told how much."""
+        self.prompt_tokens = self.prompt_tokens or 0
 
     @property
     def completion_tokens(self) -> int:
-        """Return the tokens computed; of a sequence cut short, one for each piece that came."""
-        cut = sum(count for index, count in self.pieces.items() if index not in self.ended)
+        """Return the tokens computed; of a sequence cut short, those that are known of."""
+        cut = sum(count for index, count in self.computed.items() if index not in self.ended)
         return sum(self.ended.values()) + cut
 
     def document(self) -> dict[str, Any]:
         """Return the usage as OpenAI tells it."""
+        prompt = self.prompt_tokens or 0
         return {
-            "prompt_tokens": self.prompt_tokens,
+            "prompt_tokens": prompt,
             "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "total_tokens": prompt + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.reused},
         }
 
@@ -138,7 +157,7 @@ class Completions(_Envelope):
 
     def __post_init__(self) -> None:
         """Start every sequence at its first character."""
-        self._offsets: dict[int, int] = {}
+        self._places: dict[int, engine_wire.Places] = defaultdict(engine_wire.Places)
 
     def opening(self) -> list[dict[str, Any]]:
         """See ``Shape``."""
@@ -148,10 +167,11 @@ class Completions(_Envelope):
         """See ``Shape``."""
         if not piece.text and not piece.tokens:
             return None
-        offset = self._offsets.get(piece.index, 0)
-        self._offsets[piece.index] = offset + sum(len(t.text) for t in piece.tokens)
-        choice = engine_wire.choice_of(piece, offset=offset, told=self.told)
-        return self.envelope(self.KIND, [choice])
+        return self.envelope(self.KIND, [self._choice(piece)])
+
+    def _choice(self, piece: Piece) -> dict[str, Any]:
+        places = self._places[piece.index] if self.told else None
+        return engine_wire.choice_of(piece, places)
 
     def end(self, ended: Ended) -> dict[str, Any]:
         """See ``Shape``."""
@@ -173,7 +193,7 @@ class Completions(_Envelope):
         """See ``Shape``."""
         choices = []
         for index in sorted(ends):
-            choice = engine_wire.choice_of(_joined(pieces.get(index, ())), offset=0, told=self.told)
+            choice = self._choice(_joined(pieces.get(index, ())))
             choices.append(choice | {"index": index, "finish_reason": ends[index].reason})
         return self.envelope(
             self.KIND, choices, usage=usage.document(), stagerelease=label(self.permit)
@@ -181,13 +201,7 @@ class Completions(_Envelope):
 
 
 def _chat_token(id_: int, text: str, logprob: float | None) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": _bytes_of(text), "id": id_}
-
-
-def _bytes_of(text: str) -> list[int]:
-    if text.startswith("bytes:"):
-        return [int(pair, 16) for pair in _BYTES.findall(text)]
-    return list(text.encode("utf-8", "replace"))
+    return {"token": text, "logprob": logprob, "bytes": list(engine_wire.bytes_of(text)), "id": id_}
 
 
 def _chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:
@@ -210,6 +224,7 @@ class Chat(_Envelope):
     def __post_init__(self) -> None:
         """Start with nobody having said anything."""
         self._begun: set[int] = set()
+        self._told: set[int] = set()  # whose figures have begun
 
     def opening(self) -> list[dict[str, Any]]:
         """Say of each sequence who speaks."""
@@ -233,9 +248,20 @@ class Chat(_Envelope):
         if piece.index not in self._begun:  # the blank after "Assistant:" is the template's
             text = text.lstrip()
             self._begun |= {piece.index} if text else set()
-        if not text and not piece.tokens:
+        tokens = self._unled(piece)
+        if not text and not tokens:
             return None
-        return self._chunk(piece.index, {"content": text}, tokens=piece.tokens)
+        return self._chunk(piece.index, {"content": text}, tokens=tokens)
+
+    def _unled(self, piece: Piece) -> Sequence[Token]:
+        """Return a piece's tokens less the blanks that the content does not begin with."""
+        if piece.index in self._told:
+            return piece.tokens
+        for at, token in enumerate(piece.tokens):
+            if text := token.text.lstrip():
+                self._told.add(piece.index)
+                return [replace(token, text=text), *piece.tokens[at + 1 :]]
+        return []
 
     def end(self, ended: Ended) -> dict[str, Any]:
         """See ``Shape``."""
@@ -256,12 +282,13 @@ class Chat(_Envelope):
         choices = []
         for index in sorted(ends):
             piece = _joined(pieces.get(index, ()))
+            told = _chat_logprobs(self._unled(piece)) if self.told else None
             message = {"role": "assistant", "content": piece.text.lstrip(), "refusal": None}
             choices.append(
                 {
                     "index": index,
                     "message": message,
-                    "logprobs": _chat_logprobs(piece.tokens) if self.told else None,
+                    "logprobs": told,
                     "finish_reason": ends[index].reason,
                 }
             )

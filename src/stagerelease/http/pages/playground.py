@@ -6,7 +6,6 @@ does. Without scripts the form is sent and the finished text comes back.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ ALTERNATIVES, SHORT = 3, 24
 """How many short continuations are offered to choose from, and their tokens."""
 FIRST = {"length": "100", "temperature": "0.8", "top_k": "40", "top_p": "1", "seed": ""}
 LONGEST = 20_000
+KEPT = "your text is kept"
 SEEDS = 2**31
 BOUNDS = {
     "length": (1, 500, "Give a whole number of tokens from 1 to 500."),
@@ -88,7 +88,7 @@ def _number(sent: Typed, key: str, wrong: list[FieldError]) -> float:
         value = int(text) if key in WHOLE else float(text)
     except ValueError:
         value = -1
-    if not (math.isfinite(value) and low <= value <= high):
+    if not low <= value <= high:  # false for what is no number, and for any too large for a float
         wrong.append(FieldError(key, sentence))
         return low
     return value
@@ -138,19 +138,37 @@ def _show(
     refusal: DomainError | None = None,
 ) -> Response:
     models = _models(request, begin)
-    return page(
+    told = getattr(request.state, "permit_headers", {})
+    answer = page(
         request,
         "playground.html",
         status=status_of(refusal) if refusal else 200,
         errors=by_field(refusal.fields) if refusal else {},
         refusal=refusal,
         models=models,
-        choices=[(m.repo_id, f"{m.repo_id} ({m.stage})" if m.stage else m.repo_id) for m in models],
+        choices=[(m.repo_id, _named(m)) for m in models],
+        kept_days=_kept_days(request, models),
+        was_kept=told.get("X-Stagerelease-Prompt-Logging") == "on",
         values=values,
         texts=texts,
         seed=seed,
         longest=LONGEST,
     )
+    answer.headers.update(told)
+    return answer
+
+
+def _named(model: ModelRow) -> str:
+    """Return a model as it is offered: where it is, and whether what one writes is kept there."""
+    said = [*([model.stage] if model.stage else []), *([KEPT] if model.prompt_logging else [])]
+    return f"{model.repo_id} ({', '.join(said)})" if said else model.repo_id
+
+
+def _kept_days(request: Request, models: Sequence[ModelRow]) -> int | None:
+    """Return for how many days texts are kept, if any of the models keeps them."""
+    keeps = any(model.prompt_logging for model in models)
+    days: int = request.app.state.settings.inference_prompt_days
+    return days if keeps else None
 
 
 @router.get("/playground")

@@ -113,6 +113,8 @@
       });
       if (!answer.ok) throw refused(await answer.json());
       shown = lay(values, count);
+      const kept = answer.headers.get("x-stagerelease-prompt-logging") === "on";
+      if (kept) shown.figure.append(made("p", "quiet small", "What you wrote was kept."));
       await events(answer.body, (piece) => {
         if (piece.error) throw refused(piece);
         for (const choice of piece.choices || []) shown.lines[choice.index].text.textContent += choice.text;
