@@ -20,6 +20,7 @@ from stagerelease.releases.gates import (
     ApprovalFact,
     ContactFact,
     Facts,
+    GapFact,
     GateResult,
     HoldFact,
     IncidentFact,
@@ -1046,6 +1047,26 @@ def test_due_is_when_dwell_passes(entered: timedelta, served: timedelta) -> None
     assert not ask(replace(facts, at=got.due - SECOND), "dwell").passed
     held = replace(facts, holds=(HoldFact(1, "x", NOW, None),))
     assert ask(held, "dwell").due is None
+
+
+@FEWER
+@given(st.timedeltas(timedelta(0), 50 * DAY), st.timedeltas(timedelta(0), 50 * DAY))
+def test_time_in_which_nobody_could_fetch_is_taken_off(served: timedelta, gap: timedelta) -> None:
+    gap = min(served, gap)
+    facts = case(first_served_at=NOW - served)
+    facts = replace(facts, target=replace(facts.target, minimum_dwell=30 * DAY))
+    over = replace(facts, gaps=(GapFact(NOW - served, NOW - served + gap),))
+    got = ask(over, "dwell")
+    assert got.passed == (served - gap >= 30 * DAY)
+    assert got.due == (None if got.passed else NOW + 30 * DAY - (served - gap))
+    held = replace(over, holds=(HoldFact(1, "x", NOW - served, NOW - served + gap),))
+    assert ask(held, "dwell") == got, "what lies under both is taken off once"
+    still = ask(replace(facts, gaps=(GapFact(NOW - gap, None),)), "dwell")
+    assert (still.passed, still.measured) == (got.passed, got.measured)
+    if not still.passed:
+        assert still.due is None
+        assert still.sentence.endswith("to go. Nobody can fetch now, so no time is counted.")
+        assert "Nobody" not in got.sentence
 
 
 def test_due_of_a_date_is_the_date() -> None:
