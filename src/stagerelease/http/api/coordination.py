@@ -23,7 +23,10 @@ FactStatus = Literal["verified", "reported", "computed", "recalled"]
 
 
 class RecordIn(In):
-    """What another developer did or was told. A day may be a month or a year: ``2019-05``."""
+    """What another developer did or was told. It may have happened in a month or year: ``2019-05``.
+
+    A contact has a day: a coordination window counts from it.
+    """
 
     family_id: Annotated[str, Field(max_length=64)]
     developer: Annotated[str, Field(min_length=1, max_length=200)]
@@ -40,7 +43,7 @@ class RecordIn(In):
 
 
 class ChangeIn(In):
-    """What talks have come to; what is left out stays as it is."""
+    """What talks have come to; what is left out stays as it is. A window may only become longer."""
 
     status: Status | None = None
     contacted_on: Day | None = None
