@@ -9,9 +9,9 @@ from sqlalchemy import select
 
 from stagerelease.identity import queries, service
 from stagerelease.identity.rules import SCOPES
+from stagerelease.jobs.tables import Job
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
-from stagerelease.jobs.tables import Job
 from stagerelease.ledger import queries as ledger
 
 

@@ -20,7 +20,7 @@ from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work
 from stagerelease.entitlements.known import public_ids, public_ones
 from stagerelease.incidents.showing import public_incidents
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import in_range, iso
 from stagerelease.releases import queries as releases
 from stagerelease.releases.ladder import WITHDRAWN
 from stagerelease.releases.queries import HoldRow, TrackRow
@@ -144,10 +144,10 @@ def _opened(after: str | None) -> tuple[datetime | None, int]:
     try:
         instant = datetime.fromisoformat(at)
         count = int(told)
+        fine = instant.tzinfo is not None and 0 <= count <= MOST
+        return (in_range(instant), count) if fine else (None, 0)
     except ValueError:
         return None, 0
-    fine = instant.tzinfo is not None and 0 <= count <= MOST
-    return (instant, count) if fine else (None, 0)
 
 
 def _read(work: Work, wanted: Wanted, limit: int) -> list[Entry]:

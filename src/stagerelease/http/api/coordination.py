@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, Field, StrictInt
+from pydantic import Field, StrictInt
 
 from stagerelease.evidence import service
 from stagerelease.evidence.coordinating import write_day
 from stagerelease.evidence.queries import CoordinationRow
 from stagerelease.http.api.evidence import DryRun, next_page
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging
 
 router = APIRouter(prefix="/api/v1/coordination", tags=["coordination"])
 
@@ -38,7 +38,7 @@ class RecordIn(In):
     status: Status = "noted"
     size_parameters: Annotated[StrictInt, Field(ge=1, le=10**15)] | None = None
     contacted_on: Day | None = None
-    window_ends_at: AwareDatetime | None = None
+    window_ends_at: InstantIn | None = None
     note: Annotated[str, Field(max_length=4000)] = ""
 
 
@@ -47,7 +47,7 @@ class ChangeIn(In):
 
     status: Status | None = None
     contacted_on: Day | None = None
-    window_ends_at: AwareDatetime | None = None
+    window_ends_at: InstantIn | None = None
     source: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     fact_status: FactStatus | None = None
     note: Annotated[str, Field(max_length=4000)] = ""

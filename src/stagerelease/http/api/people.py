@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, paged
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging, paged
 from stagerelease.identity import queries, service
 from stagerelease.identity.rules import Permission, permissions_of, require
 
@@ -41,7 +41,7 @@ class RoleIn(In):
     """A role to give."""
 
     role: Annotated[str, Field(max_length=32)]
-    ends_at: AwareDatetime | None = None
+    ends_at: InstantIn | None = None
 
 
 class OrganisationIn(In):
@@ -64,8 +64,8 @@ class MemberIn(In):
 
     person: Annotated[str, Field(max_length=64)]
     role: Literal["partner_admin", "partner_member"] = "partner_member"
-    starts_at: AwareDatetime | None = None
-    ends_at: AwareDatetime | None = None
+    starts_at: InstantIn | None = None
+    ends_at: InstantIn | None = None
 
 
 class RosterOut(Out):
@@ -87,7 +87,7 @@ class TokenIn(In):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     person: Annotated[str, Field(max_length=64)] | None = None
     scopes: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=8)] = ["all"]
-    expires_at: AwareDatetime | None = None
+    expires_at: InstantIn | None = None
 
 
 class TokenOut(Out):
@@ -207,7 +207,7 @@ def create_organisation(body: OrganisationIn, begin: Begin) -> OrganisationOut:
 
 @router.get("/organisations/{slug}/members")
 def list_roster(
-    slug: HandlePath, begin: Begin, at: AwareDatetime | None = None, everything: bool = False
+    slug: HandlePath, begin: Begin, at: InstantIn | None = None, everything: bool = False
 ) -> list[RosterOut]:
     """List the roster now, at a past or future instant, or every line there ever was."""
     with begin(read_only=True) as work:
@@ -225,7 +225,7 @@ def add_member(slug: HandlePath, body: MemberIn, begin: Begin) -> Done:
 
 @router.delete("/organisations/{slug}/members/{handle}")
 def end_membership(
-    slug: HandlePath, handle: HandlePath, begin: Begin, at: AwareDatetime | None = None
+    slug: HandlePath, handle: HandlePath, begin: Begin, at: InstantIn | None = None
 ) -> Done:
     """Take a person off a roster, now or at a later instant."""
     with begin() as work:
