@@ -8,7 +8,7 @@ rollback would leave a hole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
@@ -161,6 +161,16 @@ def _extend(work: Work, bodies: Sequence[bytes]) -> int:
         update(LogHead).where(LogHead.id == 1).values(size=frontier.size, frontier=frontier.dump())
     )
     return first
+
+
+# --- erasure ------------------------------------------------------------------------------------
+
+
+def forget_actors(work: Work, indices: Collection[int]) -> None:
+    """Erase for good who did what these entries tell: the entries and all their hashes stand."""
+    for idx in indices:
+        commitment = queries.entry(work, idx).leaf["actor"]
+        work.session.execute(delete(LogCommitment).where(LogCommitment.commitment == commitment))
 
 
 # --- bulk events --------------------------------------------------------------------------------
