@@ -173,6 +173,19 @@ def forget_actors(work: Work, indices: Collection[int]) -> None:
         work.session.execute(delete(LogCommitment).where(LogCommitment.commitment == commitment))
 
 
+def forget(work: Work, *, values: Collection[str]) -> None:
+    """Erase for good that entries are by, or about, exactly these; the entries stand."""
+    work.session.flush()
+    work.session.execute(delete(LogCommitment).where(LogCommitment.value.in_(sorted(values))))
+
+
+def forget_details(work: Work, indices: Collection[int]) -> None:
+    """Erase for good the details of these entries; their digests in the log stand."""
+    for idx in indices:
+        digest = queries.entry(work, idx).leaf["detail_sha256"]
+        work.session.execute(delete(LogDetail).where(LogDetail.sha256 == digest))
+
+
 # --- bulk events --------------------------------------------------------------------------------
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
+from stagerelease.erasing.service import erase_person as erase
 from stagerelease.http.begin import Begin
 from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging, paged
 from stagerelease.identity import queries, service
@@ -14,6 +15,7 @@ from stagerelease.identity.rules import Permission, permissions_of, require
 
 router = APIRouter(prefix="/api/v1", tags=["people"])
 Handle = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+DryRun = Annotated[bool, Query(description="Do everything, then undo it.")]
 HandlePath = Annotated[str, Path(max_length=64)]
 
 
@@ -121,6 +123,22 @@ class MeOut(Out):
     permissions: list[str]
 
 
+class EraseIn(In):
+    """Why a person is erased. It is kept for good and names nobody."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class ErasedOut(Out):
+    """What stands for the person now, and what ended with the account."""
+
+    id: str
+    pseudonym: str
+    grants_revoked: int
+    requests_withdrawn: int
+    signatures_kept: int
+
+
 class Done(Out):
     """It is done."""
 
@@ -167,6 +185,15 @@ def disable_person(handle: HandlePath, begin: Begin) -> Done:
     with begin() as work:
         service.disable_person(work, handle)
         return Done()
+
+
+@router.post("/people/{handle}/erase")
+def erase_person(
+    handle: HandlePath, body: EraseIn, begin: Begin, dry_run: DryRun = False
+) -> ErasedOut:
+    """End an account for good and let go of everything that says whose it was."""
+    with begin(dry_run=dry_run) as work:
+        return ErasedOut.model_validate(erase(work, handle, reason=body.reason))
 
 
 @router.post("/people/{handle}/roles", status_code=201)
