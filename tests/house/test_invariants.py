@@ -74,6 +74,7 @@ INVARIANTS: dict[int, tuple[str, ...]] = {
         f"{JOINED}::nothing_signed_or_decided_is_ever_gone",
         "house/test_invariants.py::test_nothing_cascades_and_nothing_kept_is_deleted",
         "services/test_ledger.py::test_erasing_a_person_leaves_the_log_whole",
+        "services/test_erasing.py::test_nothing_says_who_it_was_any_more",
     ),
     13: (  # a retry is the same download, under the same grant, by range
         "services/test_download_ranges.py::"
@@ -93,6 +94,7 @@ INVARIANTS: dict[int, tuple[str, ...]] = {
     16: (  # the public reads applied requests and public fields
         f"{JOINED}::the_public_reads_what_was_done_and_no_private_word",
         "services/test_report_contents.py::test_the_public_report_holds_nothing_internal",
+        "services/test_withheld.py::test_withdrawing_what_was_never_announced_does_not_announce_it",
     ),
 }
 KEPT = (

@@ -108,6 +108,37 @@ def test_hostile_addresses_are_refused_quietly(world, path):
     assert "Traceback" not in got.text
 
 
+FAR = ("9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "2201-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("far", FAR)
+def test_an_instant_at_the_end_of_the_calendar_is_refused_in_words(world, far):
+    """In UTC it would be in no year at all; arithmetic on it failed, which was a fault of ours."""
+    token = {"name": "x", "expires_at": far}
+    member = {"person": "demo-outsider", "ends_at": far}
+    asked = (
+        ("POST", "/api/v1/tokens", {"json": token}),
+        (
+            "POST",
+            "/api/v1/people/demo-outsider/roles",
+            {"json": {"role": "auditor", "ends_at": far}},
+        ),
+        ("POST", "/api/v1/organisations/demo-lab/members", {"json": member}),
+        ("POST", "/api/v1/grants/x/renew", {"json": {"valid_until": far}}),
+        ("GET", "/api/v1/grants/holders", {"params": {"at": far}}),
+        ("GET", "/api/v1/organisations/demo-lab/members", {"params": {"at": far}}),
+        ("GET", "/api/v1/usage", {"params": {"since": far}}),
+        ("GET", "/feed.json", {"params": {"before": far}}),
+    )
+    with world.client("owner") as client:
+        for method, path, sent in asked:
+            got = client.request(method, path, **sent)
+            assert got.status_code == 422, (path, got.status_code, got.text)
+            said = [f["sentence"] for f in problem(got)["fields"]]
+            assert said == ["An instant is from a year between 1900 and 2200, in UTC."], path
+        assert client.get("/", params={"after": f"{far}~0"}).status_code == 200
+
+
 def raw(world, data: bytes) -> bytes:
     host, port = world.base_url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:

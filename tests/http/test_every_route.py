@@ -87,6 +87,7 @@ TABLE: dict[str, Row] = {
     "GET /api/v1/me": Row(KNOWN),
     "GET /api/v1/people": Row(STAFF),
     "POST /api/v1/people": Row(OWNER, {"handle": "new", "display_name": "New"}),
+    "POST /api/v1/people/{handle}/erase": Row(OWNER, WHY),
     "POST /api/v1/people/{handle}/disable": Row(OWNER),
     "POST /api/v1/people/{handle}/roles": Row(OWNER, {"role": "auditor"}),
     "DELETE /api/v1/people/{handle}/roles/{role}": Row(OWNER),

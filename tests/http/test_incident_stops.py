@@ -75,6 +75,7 @@ def ways(client: httpx.Client, repo: str, commit: str) -> dict[str, Callable[[],
         "a short commit": lambda: client.get(file.replace(commit, commit[:10])),
         "a small file": lambda: client.get(f"/{repo}/resolve/{commit}/config.json"),
         "the tokenizer": lambda: client.get(f"/{repo}/resolve/{commit}/tokenizer.json"),
+        "the card as a file": lambda: client.get(f"/{repo}/resolve/{commit}/README.md"),
         "a file not there": lambda: client.get(f"/{repo}/resolve/{commit}/none.bin"),
         "the tree": lambda: client.get(f"{api}/tree/main", params={"recursive": True}),
         "the tree of a commit": lambda: client.get(f"{api}/tree/{commit}"),
@@ -136,6 +137,11 @@ def test_every_way_to_the_bytes_refuses_within_two_seconds(world, scope, stage, 
             assert f"incident {number}" in said, name
         for name, ask in tried.items():  # and stays so
             assert ask().status_code in REFUSED, name
+        page = client.get(f"/models/{repo}", headers={"Accept": "text/html"})
+        assert page.status_code == 200  # what it is can still be read, and why it stands still
+        assert "On hold" in page.text
+        assert f"incident {number}" in page.text
+        assert "/resolve/" not in page.text.partition('id="files-h"')[2]
 
 
 def test_no_rank_gets_past_it(world):

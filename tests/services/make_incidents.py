@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from make_partners import World
+from make_release import forget_jobs
 
 from stagerelease.identity import service as identity
 from stagerelease.incidents import service
@@ -20,6 +21,7 @@ def secured(world: World) -> World:
     with world.works.begin(OPERATOR) as work:
         identity.create_person(work, handle="sue", display_name="Sue")
         identity.assign_role(work, person="sue", role="security")
+        forget_jobs(work)
         _, world.tokens["sue"] = identity.create_token(work, person="sue", name="test")
     return world
 

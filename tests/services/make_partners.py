@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from make_release import make_revision
+from make_release import forget_jobs, make_revision
 
 from databases import START, PostgresServer, copy_database, execute, once
 from stagerelease.db.engine import make_engine
@@ -192,6 +192,7 @@ def lay_down(works: Works) -> World:
             partners.publish_version(work, version.id)
         make_revision(work, REPO)
         made.track_id = release_service.create_track(work, repo_id=REPO, plan="demo").id
+        forget_jobs(work)
     return made
 
 

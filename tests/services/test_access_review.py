@@ -51,6 +51,11 @@ def asked(world: World, who: str = "rex"):
         return service.submit(work, repo_id=REPO, answers=ANSWERS)
 
 
+def reject(work, request_id, **options):
+    """Reject for a reason, where the reason is not what is tried."""
+    return service.reject(work, request_id, **({"reason": "No."} | options))
+
+
 def act(world: World, who: str, call, request_id: str, **options):
     with world.begin(who) as work:
         return call(work, request_id, **options)
@@ -281,7 +286,7 @@ def test_staff_who_ask_see_no_notes_on_themselves(open_world):
         (service.assign, {}),
         (service.ask, {"question": "Me?"}),
         (service.approve, {}),
-        (service.reject, {}),
+        (reject, {}),
         (service.add_note, {"text": "x"}),
     ):
         with pytest.raises(Forbidden) as refused:
@@ -328,7 +333,7 @@ def test_nobody_decides_on_a_colleague(open_world):
         identity.add_member(work, organisation="lab-a", person="olga", role="partner_member")
     open_world.sign("ann", "model-sharing", organisation="lab-a")
     request = asked(open_world, "art")
-    for call in (service.approve, service.reject, service.assign):
+    for call in (service.approve, reject, service.assign):
         with pytest.raises(Forbidden) as refused:
             act(open_world, "olga", call, request.id)
         assert refused.value.reason == "access.same-organisation"
@@ -359,9 +364,14 @@ def test_an_end_of_access_is_bounded_by_policy(open_world, clock):
 
 def test_a_rejection_says_why_and_when_to_ask_again(open_world, clock):
     request = asked(open_world)
+    for nothing in ("", "  "):
+        with pytest.raises(Invalid) as refused:
+            act(open_world, "olga", service.reject, request.id, reason=nothing)
+        assert refused.value.reason == "access.reason"
+        assert [f.field for f in refused.value.fields] == ["reason"]
     for bad in (clock.now() - SECOND, clock.now() + timedelta(days=367)):
         with pytest.raises(Invalid):
-            act(open_world, "olga", service.reject, request.id, may_reapply_after=bad)
+            act(open_world, "olga", reject, request.id, may_reapply_after=bad)
     when = clock.now() + 10 * DAY
     row = act(
         open_world, "olga", service.reject, request.id, reason="Not yet.", may_reapply_after=when

@@ -8,8 +8,8 @@ import pytest
 from make_release import database_url, leaves, staff, staffed, track
 
 from stagerelease.evidence import queries, service
-from stagerelease.evidence.coordinating import read_day, write_day
-from stagerelease.kernel.errors import Forbidden, Invalid, NotFound
+from stagerelease.evidence.coordinating import counts_from, read_day, write_day
+from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 
 __all__ = ["database_url", "staff", "staffed", "track"]
 
@@ -142,3 +142,67 @@ def test_records_page_by_family(works, staff, track):
         about = queries.coordination_about(work, "gpt2-mini")
     assert got == sorted(ids, reverse=True)
     assert [row.id for row in about] == sorted(ids)
+
+
+# --- when a window begins, and that it is never made shorter -------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("happened_on", "counted"),
+    [
+        ("2019-08-22", datetime(2019, 8, 22, tzinfo=UTC)),
+        ("2019-05", datetime(2019, 6, 1, tzinfo=UTC)),
+        ("2019-12", datetime(2020, 1, 1, tzinfo=UTC)),
+        ("2019", datetime(2020, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_window_counts_from_the_latest_day_that_a_date_may_mean(
+    staff, track, happened_on, counted
+):
+    assert counts_from(add(staff, happened_on=happened_on)) == counted
+
+
+def test_what_happened_this_year_counts_from_when_it_was_recorded(staff, track, clock):
+    for text in (f"{clock.now():%Y}", f"{clock.now():%Y-%m}"):
+        row = add(staff, happened_on=text)
+        assert counts_from(row) == row.created_at == clock.now()
+        with pytest.raises(Invalid):  # an agreed window is over after it began
+            add(staff, happened_on=text, window_ends_at=clock.now())
+
+
+@pytest.mark.parametrize("text", ["2019", "2019-09"])
+def test_a_contact_has_a_day(staff, track, text):
+    with pytest.raises(Invalid) as refused:
+        add(staff, contacted_on=text)
+    assert [f.field for f in refused.value.fields] == ["contacted_on"]
+    row = add(staff, contacted_on="2019-09-01")
+    with staff.begin("mia") as work, pytest.raises(Invalid):
+        service.update_coordination(work, row.id, contacted_on=text)
+
+
+def test_a_window_may_only_be_made_longer(works, staff, track):
+    agreed = datetime(2026, 6, 1, tzinfo=UTC)
+    row = add(staff, contacted_on="2019-09-10", window_ends_at=agreed)
+    bare = add(staff)  # its window counts from 22 August 2019
+    before = len(leaves(works))
+    earlier = (
+        (row.id, {"contacted_on": "2019-09-09"}),
+        (row.id, {"window_ends_at": agreed - timedelta(seconds=1)}),
+        (row.id, {"contacted_on": "2019-09-11", "window_ends_at": agreed - timedelta(days=1)}),
+        (bare.id, {"contacted_on": "2019-08-21"}),
+    )
+    for which, change in earlier:
+        with staff.begin("mia") as work, pytest.raises(Conflict) as refused:
+            service.update_coordination(work, which, **change)
+        assert refused.value.reason == "coordination.earlier"
+        assert "waived" in refused.value.next_step
+    assert len(leaves(works)) == before
+    with staff.begin("mia") as work:
+        same = service.update_coordination(
+            work, row.id, contacted_on="2019-09-10", window_ends_at=agreed
+        )
+        later = service.update_coordination(
+            work, row.id, contacted_on="2019-09-11", window_ends_at=agreed + timedelta(days=1)
+        )
+    assert same.window_ends_at == agreed
+    assert counts_from(later) == datetime(2019, 9, 11, tzinfo=UTC)

@@ -909,6 +909,30 @@ def test_signed_locked_and_told(works, staff, clock):
     assert apply(staff, request).state == "applied"
 
 
+def test_a_date_that_is_not_exact_opens_no_window_early(works, staff, clock):
+    track = make_track(works, repo_id=REPO, plan=ATTESTED, salt="b")
+    attest(works, track)
+    request = approve(staff, ask(staff, track), "rae", "rob")
+    with staff.begin("mia") as work:
+        evidence.add_coordination(
+            work,
+            family_id="gpt2-mini",
+            developer="Another laboratory",
+            claim="They build one too.",
+            kind="contact",
+            happened_on=f"{clock.now():%Y}",
+            source="https://example.org/letter",
+            fact_status="verified",
+        )
+    assert blocked(staff, request) == {"gate.coordination"}
+    due = gate(staff, request, "coordination").due
+    assert due is not None
+    clock.set(due - timedelta(seconds=1))
+    assert blocked(staff, request) == {"gate.coordination"}
+    clock.set(due)
+    assert gate(staff, request, "coordination").outcome == "passed"
+
+
 @pytest.mark.parametrize("broken", [{"key": "key-2"}, {"compromised": True}])
 def test_a_signature_of_another_or_a_compromised_key_signs_nothing(works, staff, clock, broken):
     track = make_track(works, repo_id=REPO, plan=ATTESTED, salt="b")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from stagerelease.identity import queries, service
+from stagerelease.identity.rules import SCOPES
+from stagerelease.jobs.tables import Job
 from stagerelease.kernel.actor import OPERATOR
-from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, Unauthenticated
+from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from stagerelease.ledger import queries as ledger
 
 
@@ -139,3 +142,100 @@ def test_nobody_makes_a_token_for_another_person(works):
         assert caught.value.reason == "token.other-person"
         service.create_token(work, person="robot", name="build")
         service.create_token(work, person="own", name="second")
+
+
+def by_token(works, text, **changes):
+    """Make a token for oneself by that token, and return its row."""
+    with works.begin() as work:
+        work.actor = service.authenticate(work, text)
+        details = {"person": work.actor.name, "name": "made by another"} | changes
+        return service.create_token(work, **details)[0]
+
+
+def test_a_token_makes_none_that_outlives_it(works, clock, ann):
+    end = clock.now() + timedelta(days=1)
+    with works.begin(OPERATOR) as work:
+        _, short = service.create_token(work, person="ann", name="a day", expires_at=end)
+    assert by_token(works, short).expires_at == end  # without an end asked for, it has this one
+    sooner = end - timedelta(hours=1)
+    assert by_token(works, short, expires_at=sooner).expires_at == sooner
+    with pytest.raises(Forbidden) as refused:
+        by_token(works, short, expires_at=end + timedelta(seconds=1))
+    assert refused.value.reason == "token.outlives"
+    assert by_token(works, ann).expires_at is None  # this one has no end itself
+
+
+@pytest.mark.parametrize("scope", sorted(set(SCOPES) - {"all"}))
+def test_only_a_token_of_all_scopes_makes_others(works, ann, scope):
+    with works.begin(OPERATOR) as work:
+        service.assign_role(work, person="ann", role="owner")
+        _, narrow = service.create_token(work, person="ann", name="x", scopes=[scope])
+    with pytest.raises(Forbidden) as refused:
+        by_token(works, narrow, scopes=[scope])
+    assert refused.value.reason.startswith("permission.token:")
+
+
+@pytest.mark.parametrize("handle", ["eve", "nobody", "per_nobody"])
+def test_who_makes_tokens_for_nobody_else_does_not_learn_who_there_is(works, ann, handle):
+    with works.begin(OPERATOR) as work:
+        service.create_person(work, handle="eve", display_name="Eve")
+    with pytest.raises(Forbidden) as refused:
+        by_token(works, ann, person=handle)
+    assert refused.value.reason == "permission.token:manage_any"
+    with works.begin(OPERATOR) as work, pytest.raises(NotFound):
+        service.create_token(work, person="nobody", name="x")
+
+
+def test_since_when_an_account_is_stopped_never_changes(works, clock, ann):
+    with works.begin(OPERATOR) as work:
+        service.disable_person(work, "ann")
+        first = work.now
+    clock.move(timedelta(days=1))
+    with works.begin(OPERATOR) as work:
+        service.disable_person(work, "ann")
+        assert queries.load_person(work, "ann").disabled_at == first
+        types = [e.leaf["type"] for e in ledger.entries(work, start=0, limit=100)]
+    assert types.count("person.disabled") == 1
+
+
+def test_nobody_is_put_on_a_roster_in_the_past(works, clock, ann):
+    with works.begin(OPERATOR) as work:
+        service.create_organisation(work, slug="lab", name="Lab")
+    line = {"organisation": "lab", "person": "ann", "role": "partner_member"}
+    with works.begin(OPERATOR) as work, pytest.raises(Invalid) as refused:
+        service.add_member(work, **line, starts_at=clock.now() - timedelta(seconds=1))
+    assert refused.value.reason == "membership.dates"
+    with works.begin(OPERATOR) as work:
+        assert service.list_roster(work, "lab", everything=True) == []
+        service.add_member(work, **line, starts_at=work.now)
+        assert len(service.list_roster(work, "lab")) == 1
+
+
+def test_nobody_gives_themselves_a_role(works, ann):
+    with works.begin(OPERATOR) as work:
+        service.assign_role(work, person="ann", role="owner")
+    with works.begin() as work:
+        work.actor = service.authenticate(work, ann)
+        for name in ("ann", work.actor.id):
+            with pytest.raises(Forbidden) as refused:
+                service.assign_role(work, person=name, role="reviewer")
+            assert refused.value.reason == "role.self"
+        service.create_person(work, handle="eve", display_name="Eve")
+        service.assign_role(work, person="eve", role="reviewer")
+        service.end_role(work, person="ann", role="owner")  # giving one up is always possible
+
+
+def test_who_watches_is_told_of_every_role_that_decides(works, ann):
+    with works.begin(OPERATOR) as work:
+        for role in ("auditor", "access_officer", "researcher", "reviewer", "owner"):
+            service.assign_role(work, person="ann", role=role)
+        for role in ("release_manager", "security"):
+            service.assign_role(work, person="ann", role=role)
+    with works.begin(read_only=True) as work:
+        told = [job for job in work.session.scalars(select(Job.payload)) if "event" in job]
+    assert {event["event"] for event in told} == {"role.given"}
+    assert sorted(event["facts"]["role"] for event in told) == [
+        *("owner", "release_manager", "reviewer", "security"),
+    ]
+    assert {tuple(event["roles"]) for event in told} == {("auditor", "owner", "reviewer")}
+    assert told[0]["facts"] | {"role": ""} == {"person": "ann", "role": "", "by": "local operator"}

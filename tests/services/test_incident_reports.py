@@ -8,17 +8,22 @@ from datetime import timedelta
 import pytest
 from make_incidents import confirmed, report, secured, triaged
 from make_partners import database_url, partnered, world
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from stagerelease.db.tables import HourlyCount
 from stagerelease.incidents import receipts, rules, service
 from stagerelease.incidents.tables import (
     Incident,
+    IncidentEvent,
     IncidentReport,
     IncidentThrottleSalt,
+    IncidentUpdate,
 )
+from stagerelease.jobs.tables import Job
+from stagerelease.kernel.actor import OPERATOR
 from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound, TooMany
-from stagerelease.ledger.tables import LogLeaf
+from stagerelease.ledger import queries as ledger
+from stagerelease.ledger.tables import LogCommitment, LogLeaf
 
 __all__ = ["database_url", "partnered", "secured", "world"]  # fixtures
 
@@ -275,6 +280,53 @@ def test_the_reporter_can_have_their_contact_erased(secured):
     assert page.report.contact is None
     assert page.report.erased_at is not None
     assert page.report.text == "Your weights are on a torrent site."
+
+
+def named(world, person_id):
+    """Return every table, and kind of log entry, that still says this id of incidents."""
+    with world.works.begin(read_only=True) as work:
+        rows = {
+            table.__tablename__
+            for table in (IncidentEvent, IncidentUpdate, IncidentReport, Job)
+            for row in work.session.scalars(select(table))
+            if person_id in repr(vars(row))
+        }
+        entries = ledger.entries(work, start=0, limit=ledger.log_size(work))
+        told = [e.leaf for e in entries if e.leaf["type"].startswith("incident.")]
+        return rows, {leaf["type"] for leaf in told if reveals(work, leaf, person_id)}
+
+
+def reveals(work, leaf, person_id):
+    said = (ledger.reveal(work, leaf["actor"]), ledger.detail_body(work, leaf["detail_sha256"]))
+    return any(person_id in (text or "") for text in said)
+
+
+def test_a_reporter_who_was_forgotten_is_named_nowhere(secured):
+    taken = report(secured, "rex", contact="me@example.org")
+    with secured.begin("rex", quiet=True) as work:
+        service.add_words(work, taken.reference, text="More.")
+    assert named(secured, secured.id("rex")) == ({"incident_report"}, set())
+    with secured.begin("rex", quiet=True) as work:
+        service.forget_me(work, taken.reference)
+    assert named(secured, secured.id("rex")) == (set(), set())
+    with secured.begin("aud", read_only=True) as work:
+        page = service.show_incident(work, taken.incident_id)
+    assert {e.actor_id for e in page.events} | {u.author_id for u in page.updates} == {"reporter"}
+
+
+def test_a_report_taken_when_the_log_still_named_reporters_is_unnamed_too(secured):
+    who = secured.id("rex")
+    taken = report(secured, "rex")
+    with secured.works.begin(OPERATOR) as work:  # as it was written then
+        event = work.session.scalars(select(IncidentEvent)).one()
+        event.actor_id = who
+        commitment = ledger.entry(work, event.leaf_idx).leaf["actor"]
+        work.session.get(LogCommitment, commitment).value = who
+        work.session.execute(delete(Job))
+    assert named(secured, who) == ({"incident_event", "incident_report"}, {"incident.reported"})
+    with secured.begin("sam") as work:
+        service.erase_report(work, taken.incident_id, reason="Asked.")
+    assert named(secured, who) == (set(), set())
 
 
 def test_who_handles_incidents_can_erase_words_too_and_the_incident_stays(secured):

@@ -42,7 +42,7 @@ from stagerelease.db.work import Work
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.clock import iso
-from stagerelease.kernel.errors import Conflict, Invalid, NotFound
+from stagerelease.kernel.errors import Conflict, FieldError, Invalid, NotFound
 from stagerelease.partners import service as partners
 from stagerelease.partners.rules import LIVE, GrantState
 from stagerelease.releases.queries import storable
@@ -250,7 +250,7 @@ def reject(
     work: Work,
     request_id: str,
     *,
-    reason: str = "",
+    reason: str,
     reapply_after: timedelta = REAPPLY_AFTER,
     may_reapply_after: datetime | None = None,
     seen: int | None = None,
@@ -262,10 +262,14 @@ def reject(
     Raises:
         NotFound, Forbidden: no such request, or not the caller's to decide.
         Conflict: rejected already, withdrawn, or over.
-        Invalid: the reason is longer than 200 characters, or the wait is negative or over a year.
+        Invalid: there is no reason or it is longer than 200 characters, or the wait is negative or
+            over a year.
         Stale: ``seen`` is an older version of it.
     """
     reason = check_text(reason, "reason", required=False, limit=MAX_REASON)
+    if not reason:
+        sentence = "Say why it is rejected: the applicant reads it."
+        raise Invalid(sentence, reason="access.reason", fields=[FieldError("reason", sentence)])
     if may_reapply_after is not None:
         reapply_after = may_reapply_after - work.now
     if not timedelta(0) <= reapply_after <= LONGEST_WAIT:
@@ -275,13 +279,13 @@ def reject(
     row, request = _begin_decision(work, request_id, State.REJECTED, seen=seen)
     _take_back(work, row, reason=f"The access request {row.id} was rejected.")
     again = work.now + reapply_after
-    _decide(work, request, State.REJECTED, reason=reason or None, may_reapply_after=again)
+    _decide(work, request, State.REJECTED, reason=reason, may_reapply_after=again)
     tell(
         work,
         "rejected",
         row,
         applicant=True,
-        reason=reason or "no reason given",
+        reason=reason,
         may_reapply_after=iso(again),
     )
     note(work, request, event="rejected", before=row.state, comment=reason)

@@ -22,7 +22,7 @@ from stagerelease.db.migrate import check_schema
 from stagerelease.db.work import Works
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import OPERATOR, Actor
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import in_range, iso
 from stagerelease.kernel.errors import Invalid
 from stagerelease.ledger.signer import LogSigner
 from stagerelease.settings import Settings, read_settings
@@ -164,7 +164,7 @@ def instant(text: str | None) -> datetime | None:
     """Read a date or an instant from the command line; a date means midnight UTC.
 
     Raises:
-        Invalid: it is neither.
+        Invalid: it is neither, or of a year that is not kept.
     """
     if text is None:
         return None
@@ -174,4 +174,7 @@ def instant(text: str | None) -> datetime | None:
         raise Invalid(
             f"{text!r} is not a date. Write 2026-12-31 or 2026-12-31T18:00Z.", reason="date"
         ) from error
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        return in_range(at if at.tzinfo else at.replace(tzinfo=UTC))
+    except ValueError as error:
+        raise Invalid(f"{text!r}: {error}", reason="date") from error

@@ -223,7 +223,7 @@ def coordination_add(
     fact_status: Annotated[str, typer.Option(help="verified, reported, computed or recalled.")],
     status: Annotated[str, typer.Option(help="Where talks stand.")] = "noted",
     size: Annotated[int | None, typer.Option(help="Parameters of their model.")] = None,
-    contacted: Annotated[str | None, typer.Option(help="When they were contacted.")] = None,
+    contacted: Annotated[str | None, typer.Option(help="The day they were contacted.")] = None,
     window_ends: Annotated[str | None, typer.Option(help="End of the agreed window.")] = None,
     note: Annotated[str, typer.Option(help="A remark, if any.")] = "",
 ) -> None:
@@ -271,7 +271,7 @@ def coordination_show(record_id: str) -> None:
 def coordination_update(
     record_id: str,
     status: Annotated[str | None, typer.Option(help="Where talks stand now.")] = None,
-    contacted: Annotated[str | None, typer.Option(help="When they were contacted.")] = None,
+    contacted: Annotated[str | None, typer.Option(help="The day they were contacted.")] = None,
     window_ends: Annotated[str | None, typer.Option(help="End of the agreed window.")] = None,
     source: Annotated[str | None, typer.Option(help="Where that is written.")] = None,
     fact_status: Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stagerelease.cli.box import Opened, instant, opened
+from stagerelease.erasing.service import erase_person
 from stagerelease.http.pages.demo import read_demo
 from stagerelease.identity import links, proving, queries, service
 from stagerelease.identity.rules import Permission, Role, require
@@ -106,6 +107,19 @@ def person_disable(handle: str) -> None:
     with opened() as box, box.works.begin(box.actor) as work:
         service.disable_person(work, handle)
         box.out.say(f"{handle} is disabled; none of their tokens works any more.")
+
+
+@person.command("erase")
+def person_erase(
+    handle: str,
+    reason: Annotated[str, typer.Option(help="Why. It is kept for good; name nobody in it.")],
+    dry_run: Annotated[bool, typer.Option(help="Do everything, then undo it.")] = False,
+) -> None:
+    """Forget who somebody is: their account ends, names become a pseudonym, decisions stand."""
+    with opened() as box, box.works.begin(box.actor, dry_run=dry_run) as work:
+        box.out.show(erase_person(work, handle, reason=reason))
+        if dry_run:
+            box.out.say("Nothing was kept: this was a dry run.")
 
 
 @person.command("give-role")

@@ -17,7 +17,7 @@ from stagerelease.db.work import Work, Works
 from stagerelease.downloads.copies import Copy, copy_for
 from stagerelease.downloads.tables import Download, Transfer
 from stagerelease.entitlements import service as entitlements
-from stagerelease.entitlements.rules import Decision
+from stagerelease.entitlements.rules import STOPPED, Decision
 from stagerelease.entitlements.service import refuse as refuse
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import ANONYMOUS, SYSTEM
@@ -28,6 +28,14 @@ from stagerelease.ledger import service as ledger
 SAME_DOWNLOAD = timedelta(hours=1)
 OPEN_FILES = frozenset({"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"})
 """Root files that anyone may read who may know of the repository (as the public Hub does)."""
+
+
+def is_open(decision: Decision, path: str) -> bool:
+    """Tell whether a file needs no entitlement, only that the caller may know of the repository.
+
+    While a release is held or withdrawn no file of it is delivered; its page still says what it is.
+    """
+    return path in OPEN_FILES and decision.visible and decision.reason not in STOPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> T
     """
     epoch = read_epoch(work.session.connection())
     entitled = entitlements.see(work, work.actor, repo_id, rev, path=path)
-    openly = path in OPEN_FILES and entitled.decision.visible
+    openly = is_open(entitled.decision, path)
     if not entitled.decision.allowed and not openly:
         raise refuse(entitled.decision, work.actor)
     file = entitled.file

@@ -47,6 +47,8 @@ class Action(StrEnum):
     INFER = "infer"
 
 
+STOPPED = frozenset({"held", "withdrawn"})
+"""Reasons for which a release delivers nothing to anyone, whatever they hold."""
 EVERY_ACTION = frozenset(action.value for action in Action)
 
 
@@ -76,7 +78,7 @@ class Facts:
     scoped_out: bool  # the token's scopes leave no room for this action
     stage: str | None  # None: the revision is on no track, so it is not part of any release
     audience: str  # staff | organisations | people | everyone
-    listed: bool
+    listed: bool  # everybody may know of it, or, once withdrawn, might before
     withdrawn: bool
     agreement: str | None
     holds: Sequence[str]  # public reasons
@@ -85,6 +87,7 @@ class Facts:
     rejected_reason: str | None = None
     gives: frozenset[str] = EVERY_ACTION  # what the stage gives to everyone it is open to
     staff_until: datetime | None = None  # when what makes the caller staff ends: token or role
+    was_let_in: bool = False  # a grant of theirs counted until the release was withdrawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,8 @@ def decide(facts: Facts, action: Action) -> Decision:
     """Return the decision on ``action`` and its reason."""
     open_to_all = facts.stage is not None and facts.audience == "everyone" and not facts.withdrawn
     holder = any(grant.active for grant in facts.grants)
-    visible = facts.staff or holder or (facts.stage is not None and facts.listed)
+    let_in = holder or facts.was_let_in
+    visible = facts.staff or let_in or (facts.stage is not None and facts.listed)
     if not visible:
         return Decision(False, False, "hidden")
     if facts.withdrawn:

@@ -12,6 +12,7 @@ from datetime import datetime
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.entitlements import requests
+from stagerelease.entitlements.known import is_public
 from stagerelease.entitlements.rules import (
     Action,
     Decision,
@@ -28,6 +29,7 @@ from stagerelease.kernel.errors import DomainError, Gated, NotFound
 from stagerelease.partners import queries as partner_queries
 from stagerelease.partners import rules as partner_rules
 from stagerelease.partners import service as partners
+from stagerelease.partners.rules import Suspension
 from stagerelease.releases import queries as releases
 from stagerelease.releases import service as release_service
 from stagerelease.releases.ladder import Plan
@@ -125,8 +127,36 @@ def _grant_facts(
     return tuple(facts)
 
 
+def _was_let_in(work: Work, actor: Actor, track: releases.TrackRow) -> bool:
+    """Tell whether a grant of the caller's is suspended because this track was withdrawn."""
+    if not actor.is_human:
+        return False
+    rows = partner_queries.grants_for(
+        work, person_id=actor.id, organisation_ids=actor.organisations, track_ids=[track.id]
+    )
+    return any(row.grant.suspended_for == Suspension.WITHDRAWAL for row in rows)
+
+
+def _wide_holds(work: Work, variant: catalog.VariantRow) -> tuple[str, ...]:
+    """Return the public reasons of the holds over everything or over the variant's family."""
+    return _in_public(
+        hold
+        for hold in releases.active_holds(work)
+        if hold.scope == "everything"
+        or (hold.scope == "family" and hold.scope_id == variant.family_id)
+    )
+
+
+def _in_public(holds: Iterable[releases.HoldRow]) -> tuple[str, ...]:
+    return tuple(hold.public_reason or "no reason is public." for hold in holds)
+
+
 def _facts(
-    work: Work, actor: Actor, track: releases.TrackRow | None, action: Action
+    work: Work,
+    actor: Actor,
+    variant: catalog.VariantRow,
+    track: releases.TrackRow | None,
+    action: Action,
 ) -> tuple[Facts, bool]:
     """Return the facts of one decision, and whether the track's present stage is gated."""
     staff = allowed_by_role(actor, Permission.CATALOG_READ_INTERNAL).allowed
@@ -144,14 +174,21 @@ def _facts(
         staff_until=actor.until,
     )
     if track is None:
-        return base, True
+        # On no track, only staff know of it; a hold wider than a track stops it for them too.
+        return replace(base, holds=_wide_holds(work, variant) if staff else ()), True
     plan = releases.plan_of(work, track.plan_version_id)
     withdrawn = track.stage == "withdrawn"
-    holds = tuple(
-        h.public_reason or "no reason is public." for h in releases.holds_over(work, track)
-    )
+    holds = _in_public(releases.holds_over(work, track))
     if withdrawn:
-        return replace(base, stage=track.stage, listed=True, withdrawn=True, holds=holds), True
+        gone = replace(
+            base,
+            stage=track.stage,
+            listed=is_public(work, track),
+            withdrawn=True,
+            was_let_in=_was_let_in(work, actor, track),
+            holds=holds,
+        )
+        return gone, True
     stage = plan.stage(track.stage)
     # What everyone is given needs no look at grants; what only some are, does at every stage.
     gated = stage.audience != "everyone"
@@ -189,7 +226,7 @@ def authorize(
     file = catalog.find_file(work, revision.id, path) if path is not None else None
     kind = governing_kind(file.kind, tracks) if file is not None else leading_kind(tracks)
     track = tracks.get(kind) if kind is not None else None
-    facts, gated = _facts(work, actor, track, action)
+    facts, gated = _facts(work, actor, variant, track, action)
     decision = decide(facts, action)
     if decision.reason == "no-grant" and actor.is_human:  # say what became of their request
         waits, rejected = requests.standing(work, variant_id=variant.id, person_id=actor.id)

@@ -1,7 +1,8 @@
 """Coordination records: who else built such a model, who was contacted, and what became of it.
 
 A record says how well its facts are established and where they come from; its dates are as exact
-as their source, never more.
+as their source, never more. Where a date is not exact, a window counts from the latest it may
+mean, and what was said of a window may later only be made to last longer.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from stagerelease.evidence.rules import (
 from stagerelease.evidence.tables import CoordinationEvent, CoordinationRecord
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.clock import iso
-from stagerelease.kernel.errors import FieldError, Invalid, NotFound
+from stagerelease.kernel.errors import Conflict, FieldError, Invalid, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 
@@ -93,6 +94,25 @@ def write_day(at: datetime, precision: str) -> str:
     return at.strftime({"day": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}[precision])
 
 
+def counts_from(row: CoordinationRow | CoordinationRecord) -> datetime:
+    """Return when a coordination window begins: at the contact, else when it had happened.
+
+    A month or a year has happened once it is over, or when it was recorded, if that was before:
+    it may have been on its last day, and nothing is recorded before it happens.
+    """
+    if row.contacted_on is not None:
+        return row.contacted_on
+    return min(_end(row.happened_on, row.happened_precision), row.created_at)
+
+
+def _end(at: datetime, precision: str) -> datetime:
+    """Return when a month or year is over; a day counts from its first midnight."""
+    if precision == "day":
+        return at
+    month = at.month % 12 + 1 if precision == "month" else 1
+    return at.replace(year=at.year + (month == 1), month=month)
+
+
 def add(
     work: Work,
     *,
@@ -111,7 +131,7 @@ def add(
 ) -> CoordinationRow:
     """Record what another developer did or was told.
 
-    ``happened_on`` and ``contacted_on`` are days, months or years that have begun.
+    ``happened_on`` is a day, month or year that has begun, ``contacted_on`` a day.
 
     Raises:
         Unauthenticated, Forbidden: the caller records no coordination.
@@ -120,7 +140,6 @@ def add(
     require(work.actor, Permission.COORDINATION_RECORD)
     _check_family(work, family_id)
     happened, precision = _past_day(work, happened_on, "happened_on")
-    contacted = _past_day(work, contacted_on, "contacted_on")[0] if contacted_on else None
     record = CoordinationRecord(
         id=new_id("cor"),
         family_id=family_id,
@@ -131,13 +150,13 @@ def add(
         status=_one_of(Status, status, "status"),
         happened_on=happened,
         happened_precision=precision,
-        contacted_on=contacted,
-        window_ends_at=_window(window_ends_at, contacted or happened),
+        contacted_on=_contact(work, contacted_on) if contacted_on else None,
         source=check_text(source, "source", field="source", limit=MAX_SOURCE),
         fact_status=_one_of(FactStatus, fact_status, "fact_status"),
         created_by=work.actor.id,
         created_at=work.now,
     )
+    record.window_ends_at = _window(window_ends_at, counts_from(record))
     note = check_text(note, "note", field="note", required=False)
     work.session.add(record)
     return _record(work, record, "recorded", before=None, note=note)
@@ -159,6 +178,7 @@ def update(
     Raises:
         Unauthenticated, Forbidden, NotFound: not the caller's to change, or no such record.
         Invalid: with the field that is wrong, or nothing to change.
+        Conflict: reason ``coordination.earlier``: a window would be over before it was to be.
     """
     require(work.actor, Permission.COORDINATION_RECORD)
     record = _lock(work, record_id)
@@ -168,10 +188,12 @@ def update(
     if status is not None:
         changes["status"] = _one_of(Status, status, "status")
     if contacted_on is not None:
-        changes["contacted_on"] = _past_day(work, contacted_on, "contacted_on")[0]
+        changes["contacted_on"] = _contact(work, contacted_on)
+        _only_later("contacted_on", changes["contacted_on"], counts_from(record))
     if window_ends_at is not None:
-        begin = changes.get("contacted_on") or record.contacted_on or record.happened_on
+        begin = changes.get("contacted_on") or counts_from(record)
         changes["window_ends_at"] = _window(window_ends_at, begin)
+        _only_later("window_ends_at", changes["window_ends_at"], record.window_ends_at)
     if source is not None:
         changes["source"] = check_text(source, "source", field="source", limit=MAX_SOURCE)
     if fact_status is not None:
@@ -273,6 +295,34 @@ def _past_day(work: Work, text: str, field: str) -> tuple[datetime, str]:
         sentence = f"{text} has not come."
         raise Invalid(sentence, reason="coordination.date", fields=[FieldError(field, sentence)])
     return at, precision
+
+
+def _contact(work: Work, text: str) -> datetime:
+    at, precision = _past_day(work, text, "contacted_on")
+    if precision != "day":
+        sentence = f"{text} is no day: say on which day they were contacted, as in 2019-08-22."
+        raise Invalid(
+            sentence, reason="coordination.date", fields=[FieldError("contacted_on", sentence)]
+        )
+    return at
+
+
+def _only_later(field: str, new: datetime, counted: datetime | None) -> None:
+    """Refuse what would end a window earlier: others were promised that time.
+
+    Raises:
+        Conflict: ``new`` is before what counted until now.
+    """
+    if counted is None or new >= counted:
+        return
+    sentence = f"This counted as {iso(counted)} until now, and may only be moved later."
+    raise Conflict(
+        sentence,
+        reason="coordination.earlier",
+        next_step="To go on before the window is over, have the gate waived: that takes two people "
+        "and stays on record.",
+        fields=[FieldError(field, sentence)],
+    )
 
 
 def _one_of(known: type[StrEnum], value: str, field: str) -> str:

@@ -126,6 +126,7 @@ NEEDS: Mapping[str, Needs] = {
     "GET /api/v1/people": READS_PEOPLE,
     "POST /api/v1/people": MANAGES_PEOPLE,
     f"POST {_PERSON}/disable": MANAGES_PEOPLE,
+    f"POST {_PERSON}/erase": MANAGES_PEOPLE,
     f"POST {_PERSON}/roles": MANAGES_PEOPLE,
     f"DELETE {_PERSON}/roles/{{role}}": MANAGES_PEOPLE,
     "GET /api/v1/organisations": READS_PEOPLE,

@@ -7,12 +7,24 @@ from datetime import datetime
 from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, PlainSerializer
+from pydantic_core import PydanticCustomError
 
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import in_range, iso
 
 Instant = Annotated[datetime, PlainSerializer(iso, return_type=str, when_used="json")]
 """An instant on the wire: ``YYYY-MM-DDTHH:MM:SS.mmmZ``."""
+
+
+def _kept(at: datetime) -> datetime:
+    try:
+        return in_range(at)
+    except ValueError as error:
+        raise PydanticCustomError("instant", "{words}", {"words": str(error)}) from error
+
+
+InstantIn = Annotated[AwareDatetime, AfterValidator(_kept)]
+"""An instant that comes in: with its zone, in a year that is kept; UTC from here on."""
 
 
 class In(BaseModel):

@@ -15,6 +15,8 @@ from stagerelease.identity.rosters import RosterRow as RosterRow
 from stagerelease.identity.rosters import end_membership as end_membership
 from stagerelease.identity.rosters import list_roster as list_roster
 from stagerelease.identity.rules import (
+    HUMAN_ACTS,
+    ROLE_PERMISSIONS,
     SCOPES,
     Permission,
     Role,
@@ -29,13 +31,19 @@ from stagerelease.identity.tables import (
     Person,
     RoleAssignment,
 )
+from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.actor import Actor, ActorKind
+from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 
 _HANDLE = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 _ROSTER_ROLES = frozenset({Role.PARTNER_ADMIN, Role.PARTNER_MEMBER})
+GRAVE = (HUMAN_ACTS - {Permission.AGREEMENT_SIGN}) | {Permission.PEOPLE_MANAGE}
+"""What a quorum, a plan or a waiver rests on, and giving such roles."""
+WATCHERS = (Role.OWNER, Role.REVIEWER, Role.AUDITOR)
+"""Who is told when somebody is given a role that decides: a quorum is made of such people."""
 LAST_USED_EVERY = timedelta(minutes=10)
 """A token's ``last_used_at`` is written at most this often: reads must stay reads."""
 
@@ -81,10 +89,17 @@ def create_person(
 
 
 def disable_person(work: Work, handle: str) -> None:
-    """Stop an account: every token of it stops authenticating at once."""
+    """Stop an account: every token of it stops authenticating at once. Once is enough."""
     require(work.actor, Permission.PEOPLE_MANAGE)
     row = queries.load_person(work, handle)
-    work.session.execute(update(Person).where(Person.id == row.id).values(disabled_at=work.now))
+    stopped = work.session.execute(  # since when it is stopped never changes
+        update(Person)
+        .where(Person.id == row.id, Person.disabled_at.is_(None))
+        .values(disabled_at=work.now)
+        .returning(Person.id)
+    ).all()
+    if not stopped:
+        return
     ledger.append(work, type="person.disabled", subject=f"person:{row.id}", detail={})
 
 
@@ -119,13 +134,20 @@ def add_member(
     starts_at: datetime | None = None,
     ends_at: datetime | None = None,
 ) -> Membership:
-    """Put a person on an organisation's roster as ``partner_admin`` or ``partner_member``."""
+    """Put a person on an organisation's roster as ``partner_admin`` or ``partner_member``.
+
+    Raises:
+        Invalid: no such role, or it would begin in the past (who was on a roster when is a record
+            and is not rewritten), or end before it begins.
+    """
     require(work.actor, Permission.PEOPLE_MANAGE)
     if role not in _ROSTER_ROLES:
         raise Invalid(
             f"{role!r} is not a roster role: partner_admin or partner_member.", reason="role"
         )
     starts = starts_at or work.now
+    if starts < work.now:
+        raise Invalid("A membership begins now or later.", reason="membership.dates")
     if ends_at is not None and ends_at <= starts:
         raise Invalid("A membership must end after it starts.", reason="membership.dates")
     organisation_row = queries.load_organisation(work, organisation)
@@ -151,17 +173,36 @@ def add_member(
 def assign_role(
     work: Work, *, person: str, role: str, ends_at: datetime | None = None
 ) -> RoleAssignment:
-    """Give a person a role of this service."""
+    """Give a person a role of this service; one that decides is told to all who watch over it.
+
+    Raises:
+        Forbidden: it is for oneself.
+    """
     require(work.actor, Permission.PEOPLE_MANAGE)
     if role not in set(Role) - _ROSTER_ROLES:
         raise Invalid(f"{role!r} is not a role of this service.", reason="role")
     row = queries.load_person(work, person)
+    if work.actor.is_human and work.actor.id == row.id:
+        raise Forbidden(
+            "Nobody gives themselves a role.",
+            reason="role.self",
+            next_step="Another owner gives it, or the operator with `stagerelease person "
+            "give-role` on the host.",
+        )
     if role in queries.roles_now(work, row.id):
         raise Conflict(f"{row.handle} holds the role {role} already.", reason="role.held")
     assignment = RoleAssignment(
         id=new_id("rol"), person_id=row.id, role=role, starts_at=work.now, ends_at=ends_at
     )
     work.session.add(assignment)
+    if ROLE_PERMISSIONS[Role(role)] & GRAVE:
+        emit(
+            work,
+            "role.given",
+            subject=f"role:{assignment.id}",
+            roles=WATCHERS,
+            facts={"person": row.handle, "role": role, "by": work.actor.name},
+        )
     ledger.append(
         work,
         type="role.assigned",
@@ -206,13 +247,17 @@ def create_token(
 ) -> tuple[ApiToken, str]:
     """Make a token for ``person`` and return its row and the text, which is never shown again.
 
+    One that a token asks for ends with that token, or before.
+
     Raises:
         Forbidden: the caller may not, or ``person`` is another human: whoever holds somebody's
             token can approve and sign as them, so only the shell on the host hands one over.
+            Reason ``token.outlives``: it would last beyond the token the caller came by.
+        NotFound: there is no such person; said only to who makes tokens for others.
     """
-    row = queries.load_person(work, person)
-    own = work.actor.is_human and work.actor.id == row.id
+    own = work.actor.is_human and person in (work.actor.id, work.actor.name)
     require(work.actor, Permission.TOKEN_MANAGE_OWN if own else Permission.TOKEN_MANAGE_ANY)
+    row = queries.load_person(work, person)
     if not own and work.actor.is_human and row.kind == "human":
         raise Forbidden(
             "Nobody makes a token for another person, not even an owner: it could approve and "
@@ -230,6 +275,7 @@ def create_token(
         )
     if expires_at is not None and expires_at <= work.now:
         raise Invalid("A token must end in the future.", reason="token.dates")
+    expires_at = _within_own(work, expires_at)
     text = make_token_text(prefix)
     token = ApiToken(
         id=new_id("tok"),
@@ -246,9 +292,29 @@ def create_token(
         work,
         type="token.created",
         subject=f"token:{token.id}",
-        detail={"person": row.id, "scopes": token.scopes},
+        detail={"person": row.id, "scopes": token.scopes, "by_token": work.actor.token_id},
     )
     return token, text
+
+
+def _within_own(work: Work, expires_at: datetime | None) -> datetime | None:
+    """Return when a new token ends: with the token the caller came by, unless before.
+
+    Its scopes need no look: only a token of all scopes makes others.
+
+    Raises:
+        Forbidden: it would last beyond the caller's token.
+    """
+    if work.actor.token_id is None:
+        return expires_at
+    own = work.session.get_one(ApiToken, work.actor.token_id).expires_at
+    if own is not None and expires_at is not None and expires_at > own:
+        raise Forbidden(
+            f"The token you came by ends at {said(own)}, and so does every token it makes.",
+            reason="token.outlives",
+            next_step="Ask for an earlier end, or sign in and make it there.",
+        )
+    return own if expires_at is None else expires_at
 
 
 def revoke_token(work: Work, token_id: str) -> None:

@@ -1,12 +1,15 @@
 """Use cases of whoever reports: tell, follow up by a secret reference, add words, be forgotten.
 
 Nobody needs an account. Contact and words are personal: they are kept in the report's own row,
-never in the log, and can be erased.
+never in the log, and can be erased. Who reported is in that row alone: history, thread and log say
+``reporter``, so that erasing the row's names leaves nobody named.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
+from dataclasses import replace
 
 from sqlalchemy import func, select, update
 
@@ -28,7 +31,13 @@ from stagerelease.incidents.rules import (
     check_line,
     check_words,
 )
-from stagerelease.incidents.tables import Incident, IncidentReport, IncidentUpdate
+from stagerelease.incidents.tables import (
+    Incident,
+    IncidentEvent,
+    IncidentReport,
+    IncidentUpdate,
+)
+from stagerelease.kernel.actor import Actor, ActorKind
 from stagerelease.kernel.digests import sha256_hex
 from stagerelease.kernel.errors import Conflict, NotFound
 from stagerelease.kernel.ids import new_salt
@@ -37,6 +46,12 @@ from stagerelease.ledger import service as ledger
 MOST_WORDS = 100
 """Words a reporter may add to one report, ever."""
 ERASED = "[erased]"
+REPORTER = Actor(ActorKind.ANONYMOUS, "reporter", "reporter")
+"""Who did what a reporter did, as everything but the report's own row says it."""
+
+
+def _unnamed(work: Work) -> Work:
+    return replace(work, actor=REPORTER)
 
 
 def report(
@@ -81,7 +96,7 @@ def report(
         )
     )
     detail = {"text_sha256": sha256_hex(text.encode()), "has_contact": contact is not None}
-    record(work, incident, None, before=None, detail=detail)
+    record(_unnamed(work), incident, None, before=None, detail=detail)
     return Reported(incident.id, reference, work.now)
 
 
@@ -181,24 +196,24 @@ def add_words(work: Work, reference: str, *, text: str) -> FollowRow:
             reason="incident.full",
             next_step=f"Send a new report, and name incident {incident.id} in it.",
         )
-    add_update(work, incident.id, text, visibility=Visibility.REPORTER, by="reporter")
+    add_update(_unnamed(work), incident.id, text, visibility=Visibility.REPORTER, by="reporter")
     return follow(work, reference)
 
 
 def forget_me(work: Work, reference: str) -> FollowRow:
-    """Erase the contact that came with a report, as its reporter asks; the words stay.
+    """Erase who reported and the contact, as the reporter asks; the words stay.
 
     Raises:
         NotFound: no report opens with the reference.
     """
     found = _find(work, reference)
     lock_incident(work, found.incident_id)
-    _erase(work, found.incident_id, words=False)
+    _erase(_unnamed(work), found.incident_id, words=False)
     return follow(work, reference)
 
 
 def erase_report(work: Work, incident_id: int, *, reason: str, words: bool = False) -> IncidentRow:
-    """Erase the reporter's contact, and with ``words`` all they wrote; the incident stays.
+    """Erase who reported and the contact, and with ``words`` all they wrote; the incident stays.
 
     Raises:
         NotFound: there is no such incident.
@@ -224,9 +239,30 @@ def _erase(work: Work, incident_id: int, *, words: bool, reason: str = "") -> No
     work.session.execute(
         update(IncidentReport).where(IncidentReport.incident_id == incident_id).values(**gone)
     )
+    ledger.forget_actors(work, _unname(work, incident_id))
     ledger.append(
         work,
         type="incident.report_erased",
         subject=f"incident:{incident_id}",
         detail={"words": words, **({"reason": reason} if reason else {})},
     )
+
+
+def _unname(work: Work, incident_id: int) -> Collection[int]:
+    """Take the reporter's id out of history and thread; return the log's entries of those steps.
+
+    Reports taken by earlier versions have it there.
+    """
+    events = (
+        update(IncidentEvent)
+        .where(IncidentEvent.incident_id == incident_id, IncidentEvent.from_state.is_(None))
+        .values(actor_id=REPORTER.id)
+        .returning(IncidentEvent.leaf_idx)
+    )
+    words = (
+        update(IncidentUpdate)
+        .where(IncidentUpdate.incident_id == incident_id, IncidentUpdate.written_by == "reporter")
+        .values(author_id=REPORTER.id)
+        .returning(IncidentUpdate.leaf_idx)
+    )
+    return [*work.session.scalars(events), *work.session.scalars(words)]

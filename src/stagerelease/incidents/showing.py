@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from stagerelease.db.work import Work
+from stagerelease.entitlements.known import public_ones
 from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.incidents import queries, receipts
 from stagerelease.incidents.rows import (
@@ -19,7 +20,6 @@ from stagerelease.incidents.rows import (
 from stagerelease.incidents.rules import OPEN, Severity, State
 from stagerelease.kernel.errors import FieldError, Invalid
 from stagerelease.releases import queries as releases
-from stagerelease.releases.ladder import WITHDRAWN
 
 MOST_REPOS = 50
 """Repositories that one public entry names; the count of tracks is always whole."""
@@ -115,13 +115,12 @@ def _public(work: Work, rows: list[IncidentRow]) -> list[PublicIncident]:
     holds = queries.active_holds_by(work, ids)
     told = receipts.last_advisories_by(work, ids)
     words = queries.public_updates_by(work, ids)
-    known = {
-        track.id: _known_to_all(work, track) for tracks in covered.values() for track in tracks
-    }
+    every = {track.id: track for tracks in covered.values() for track in tracks}
+    known = {track.id for track in public_ones(work, list(every.values()))}
     found = []
     for row in rows:
         # What is internal is not even counted: its number is nobody's business.
-        tracks = [track for track in covered[row.id] if known[track.id]]
+        tracks = [track for track in covered[row.id] if track.id in known]
         holders, acknowledged = told.get(row.id, (0, 0))
         one = PublicIncident(
             id=row.id,
@@ -144,10 +143,3 @@ def _public(work: Work, rows: list[IncidentRow]) -> list[PublicIncident]:
         )
         found.append(one)
     return found
-
-
-def _known_to_all(work: Work, track: releases.TrackRow) -> bool:
-    """Tell whether anybody may know of a track: its stage is listed, or it was withdrawn."""
-    if track.stage == WITHDRAWN:
-        return True
-    return releases.plan_of(work, track.plan_version_id).stage(track.stage).listed

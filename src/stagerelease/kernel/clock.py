@@ -44,6 +44,26 @@ class SetClock:
         self._at = at.astimezone(UTC)
 
 
+FIRST_YEAR, LAST_YEAR = 1900, 2200
+"""Years that an instant handed in may be of: at the calendar's own ends arithmetic fails."""
+OUT_OF_RANGE = f"An instant is from a year between {FIRST_YEAR} and {LAST_YEAR}, in UTC."
+
+
+def in_range(at: datetime) -> datetime:
+    """Return an aware instant in UTC, as everything here keeps it.
+
+    Raises:
+        ValueError: its year in UTC is none that is kept; says so in words.
+    """
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError as error:  # the last day of 9999 ends in no year west of Greenwich
+        raise ValueError(OUT_OF_RANGE) from error
+    if not FIRST_YEAR <= at.year <= LAST_YEAR:
+        raise ValueError(OUT_OF_RANGE)
+    return at
+
+
 def iso(at: datetime) -> str:
     """Return ``YYYY-MM-DDTHH:MM:SS.mmmZ``, the one spelling of an instant on every wire."""
     at = at.astimezone(UTC)

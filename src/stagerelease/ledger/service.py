@@ -8,7 +8,7 @@ rollback would leave a hole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
@@ -161,6 +161,29 @@ def _extend(work: Work, bodies: Sequence[bytes]) -> int:
         update(LogHead).where(LogHead.id == 1).values(size=frontier.size, frontier=frontier.dump())
     )
     return first
+
+
+# --- erasure ------------------------------------------------------------------------------------
+
+
+def forget_actors(work: Work, indices: Collection[int]) -> None:
+    """Erase for good who did what these entries tell: the entries and all their hashes stand."""
+    for idx in indices:
+        commitment = queries.entry(work, idx).leaf["actor"]
+        work.session.execute(delete(LogCommitment).where(LogCommitment.commitment == commitment))
+
+
+def forget(work: Work, *, values: Collection[str]) -> None:
+    """Erase for good that entries are by, or about, exactly these; the entries stand."""
+    work.session.flush()
+    work.session.execute(delete(LogCommitment).where(LogCommitment.value.in_(sorted(values))))
+
+
+def forget_details(work: Work, indices: Collection[int]) -> None:
+    """Erase for good the details of these entries; their digests in the log stand."""
+    for idx in indices:
+        digest = queries.entry(work, idx).leaf["detail_sha256"]
+        work.session.execute(delete(LogDetail).where(LogDetail.sha256 == digest))
 
 
 # --- bulk events --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ not matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,8 +18,9 @@ from sqlalchemy import Select, select
 
 from stagerelease.catalog.tables import Variant
 from stagerelease.db.work import Work
+from stagerelease.entitlements.known import public_ids, public_ones
 from stagerelease.incidents.showing import public_incidents
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import in_range, iso
 from stagerelease.releases import queries as releases
 from stagerelease.releases.ladder import WITHDRAWN
 from stagerelease.releases.queries import HoldRow, TrackRow
@@ -143,10 +144,10 @@ def _opened(after: str | None) -> tuple[datetime | None, int]:
     try:
         instant = datetime.fromisoformat(at)
         count = int(told)
+        fine = instant.tzinfo is not None and 0 <= count <= MOST
+        return (in_range(instant), count) if fine else (None, 0)
     except ValueError:
         return None, 0
-    fine = instant.tzinfo is not None and 0 <= count <= MOST
-    return (instant, count) if fine else (None, 0)
 
 
 def _read(work: Work, wanted: Wanted, limit: int) -> list[Entry]:
@@ -160,38 +161,6 @@ def _read(work: Work, wanted: Wanted, limit: int) -> list[Entry]:
     if wanted.repo_id is not None:
         entries = [entry for entry in entries if entry.repo_id == wanted.repo_id]
     return sorted(entries, key=lambda e: e.place, reverse=True)[:limit]
-
-
-def is_public(work: Work, track: TrackRow) -> bool:
-    """Tell whether outsiders may know of a track: it is, or once was, at a stage that is listed."""
-    return bool(public_ones(work, [track]))
-
-
-def public_ones(work: Work, tracks: Sequence[TrackRow]) -> list[TrackRow]:
-    """Return those of ``tracks`` that outsiders may know of, in their order."""
-    known = _public_ids(work, ((t.id, t.stage, t.plan_version_id) for t in tracks))
-    return [track for track in tracks if track.id in known]
-
-
-def _public_ids(work: Work, tracks: Iterable[tuple[str, str, str]]) -> set[str]:
-    """Return the ids of the tracks that outsiders may know of, of (id, stage, plan version)."""
-    found, gone = set(), {}
-    for track_id, stage, version in tracks:
-        if stage == WITHDRAWN:
-            gone[track_id] = version
-        elif (now := releases.plan_of(work, version).find(stage)) is not None and now.listed:
-            found.add(track_id)
-    if gone:
-        rows = work.session.execute(
-            select(StageEvent.track_id, StageEvent.to_stage)
-            .where(StageEvent.track_id.in_(sorted(gone)))
-            .distinct()
-        )
-        for track_id, name in rows:
-            once = releases.plan_of(work, gone[track_id]).find(name)
-            if once is not None and once.listed:
-                found.add(track_id)
-    return found
 
 
 # --- moves ---------------------------------------------------------------------------------------
@@ -235,7 +204,7 @@ def _moves(work: Work, wanted: Wanted, limit: int) -> list[Entry]:
     batch = min(BATCH, limit + limit // 2)
     while len(found) < limit:
         rows = work.session.execute(statement.offset(offset).limit(batch)).all()
-        known = _public_ids(work, {(r.track_id, r.stage, r.plan_version_id) for r in rows})
+        known = public_ids(work, {(r.track_id, r.stage, r.plan_version_id) for r in rows})
         for row in rows:
             if row.track_id in known:
                 found += _told(work, row)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from stagerelease.db.work import Work
-from stagerelease.notices.feed import covered, is_public
+from stagerelease.entitlements.known import is_public
+from stagerelease.notices.feed import covered
 from stagerelease.releases import queries as releases
 from stagerelease.releases.queries import HoldRow, TrackRow
 

@@ -180,6 +180,13 @@ WORDS: Mapping[str, Words] = {
             ("dismissed", "Nothing."),
         )
     },
+    "role.given": Words(
+        "security",
+        "{person} was given the role {role}",
+        "{by} gave {person} the role {role}. Approvals, consents and waivers may count on it.",
+        "You watch over who decides here.",
+        "If you do not know this person or why, ask; an owner can take the role away.",
+    ),
     "webhook.disabled": Words(
         "security",
         "A webhook was disabled",

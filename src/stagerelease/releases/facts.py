@@ -11,6 +11,7 @@ from sqlalchemy import select
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
 from stagerelease.evidence import queries as evidence
+from stagerelease.evidence.coordinating import counts_from
 from stagerelease.evidence.facts import EvidenceFact
 from stagerelease.evidence.tables import Evidence
 from stagerelease.identity.rules import ROLE_PERMISSIONS, Permission, Role
@@ -288,7 +289,7 @@ def _contacts(work: Work, family_id: str) -> tuple[ContactFact, ...]:
             id=row.id,
             developer=row.developer,
             kind=row.kind,
-            at=row.contacted_on or row.happened_on,
+            at=counts_from(row),
             window_ends_at=row.window_ends_at,
         )
         for row in evidence.coordination_about(work, family_id)

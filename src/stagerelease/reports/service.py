@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from stagerelease.catalog import attested
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
+from stagerelease.entitlements.known import is_public
 from stagerelease.evidence import queries as evidence_queries
 from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.kernel.clock import iso
@@ -69,16 +70,10 @@ def build(
     return _assemble(work, track, plan, events, decided, vkey=vkey, full=full, proofs=proofs)
 
 
-def may_be_known(work: Work, track: TrackRow) -> bool:
-    """Tell whether everybody may know of a track: its stage is listed, or it was withdrawn."""
-    stage = releases.plan_of(work, track.plan_version_id).find(track.stage)
-    return track.stage == WITHDRAWN or (stage is not None and stage.listed)
-
-
 def _track(work: Work, track_id: str) -> TrackRow:
     track = releases.find_track(work, track_id)
     staff = authorize(work.actor, Permission.TRACK_READ).allowed
-    if track is None or not (staff or may_be_known(work, track)):
+    if track is None or not (staff or is_public(work, track)):
         raise NotFound(
             f"There is no track {track_id!r} here, or it is not visible to you.",
             reason="track.unknown",

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from stagerelease.access import service
 from stagerelease.access.abuse import Visitor, visitor_of
@@ -28,7 +28,7 @@ from stagerelease.http.api.access_shapes import (
     RequestPageOut,
 )
 from stagerelease.http.begin import Begin, BeginPublic
-from stagerelease.http.wire import In, Paging, keyset, origin_of
+from stagerelease.http.wire import In, InstantIn, Paging, keyset, origin_of
 
 router = APIRouter(prefix="/api/v1/access-requests", tags=["access"])
 
@@ -71,7 +71,7 @@ class ConfirmIn(In):
 class AcceptIn(In):
     """How long, and for what, an applicant is let in; a year and download unless said otherwise."""
 
-    valid_until: AwareDatetime | None = None
+    valid_until: InstantIn | None = None
     permissions: Annotated[
         list[Literal["download", "infer"]],
         Field(min_length=1, max_length=2, default_factory=lambda: ["download"]),
@@ -81,7 +81,7 @@ class AcceptIn(In):
 class ApproveIn(In):
     """Until when, and for what, an applicant is let in; what they read with it."""
 
-    until: AwareDatetime | None = None
+    until: InstantIn | None = None
     permissions: Annotated[
         list[Literal["download", "infer"]],
         Field(min_length=1, max_length=2, default_factory=lambda: ["download"]),

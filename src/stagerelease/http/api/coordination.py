@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, Field, StrictInt
+from pydantic import Field, StrictInt
 
 from stagerelease.evidence import service
 from stagerelease.evidence.coordinating import write_day
 from stagerelease.evidence.queries import CoordinationRow
 from stagerelease.http.api.evidence import DryRun, next_page
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging
 
 router = APIRouter(prefix="/api/v1/coordination", tags=["coordination"])
 
@@ -23,7 +23,10 @@ FactStatus = Literal["verified", "reported", "computed", "recalled"]
 
 
 class RecordIn(In):
-    """What another developer did or was told. A day may be a month or a year: ``2019-05``."""
+    """What another developer did or was told. It may have happened in a month or year: ``2019-05``.
+
+    A contact has a day: a coordination window counts from it.
+    """
 
     family_id: Annotated[str, Field(max_length=64)]
     developer: Annotated[str, Field(min_length=1, max_length=200)]
@@ -35,16 +38,16 @@ class RecordIn(In):
     status: Status = "noted"
     size_parameters: Annotated[StrictInt, Field(ge=1, le=10**15)] | None = None
     contacted_on: Day | None = None
-    window_ends_at: AwareDatetime | None = None
+    window_ends_at: InstantIn | None = None
     note: Annotated[str, Field(max_length=4000)] = ""
 
 
 class ChangeIn(In):
-    """What talks have come to; what is left out stays as it is."""
+    """What talks have come to; what is left out stays as it is. A window may only become longer."""
 
     status: Status | None = None
     contacted_on: Day | None = None
-    window_ends_at: AwareDatetime | None = None
+    window_ends_at: InstantIn | None = None
     source: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     fact_status: FactStatus | None = None
     note: Annotated[str, Field(max_length=4000)] = ""

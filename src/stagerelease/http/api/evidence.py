@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from stagerelease.evidence import service
 from stagerelease.http.api.evidence_files import AttachmentOut, Id
 from stagerelease.http.begin import Begin, BeginPublic
-from stagerelease.http.wire import In, Instant, Out, Page, Paging, origin_of
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Page, Paging, origin_of
 from stagerelease.releases import service as releases
 from stagerelease.releases.retracting import Taken
 
@@ -30,7 +30,7 @@ class EvidenceIn(In):
     subject_sha256: Annotated[str, Field(max_length=200)]
     source: Annotated[str, Field(max_length=20_000)]
     fact_status: Annotated[str, Field(max_length=64)]
-    measured_at: AwareDatetime
+    measured_at: InstantIn
     value: Number | None = None
     unit: Annotated[str, Field(max_length=200)] = ""
     n: StrictInt | None = None
@@ -42,7 +42,7 @@ class EvidenceIn(In):
     verdict: Annotated[str, Field(max_length=64)] | None = None
     finding: str | None = None
     caveat: str = ""
-    valid_until: AwareDatetime | None = None
+    valid_until: InstantIn | None = None
     author_name: Annotated[str, Field(max_length=2000)] = ""
     public: StrictBool = False
     organisation: Annotated[str, Field(max_length=64)] | None = None
@@ -100,7 +100,7 @@ class ImportIn(In):
     format: Literal["json", "csv", "model-index"]
     text: Annotated[str, Field(min_length=1, max_length=1_000_000)]
     subject_sha256: Annotated[str, Field(max_length=200)] | None = None
-    measured_at: AwareDatetime | None = None
+    measured_at: InstantIn | None = None
     source: Annotated[str, Field(max_length=2000)] | None = None
     fact_status: Annotated[str, Field(max_length=64)] | None = None
     organisation: Annotated[str, Field(max_length=64)] | None = None

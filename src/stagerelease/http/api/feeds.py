@@ -12,10 +12,9 @@ from xml.etree import ElementTree
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime
 
 from stagerelease.http.begin import BeginPublic
-from stagerelease.http.wire import Instant, Out, origin_of
+from stagerelease.http.wire import Instant, InstantIn, Out, origin_of
 from stagerelease.kernel.clock import iso
 from stagerelease.notices import service
 from stagerelease.notices.service import Entry
@@ -25,7 +24,7 @@ ATOM = "http://www.w3.org/2005/Atom"
 BORN = "2019-02-14T00:00:00.000Z"
 """What an empty feed was last updated at: RFC 4287 asks for an instant."""
 
-Before = Annotated[AwareDatetime | None, Query(description="Only what is older than this.")]
+Before = Annotated[InstantIn | None, Query(description="Only what is older than this.")]
 BeforeId = Annotated[
     str | None,
     Query(max_length=80, description="Of that instant, only what is behind this entry."),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, keyset, paged
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging, keyset, paged
 from stagerelease.partners import service
 
 router = APIRouter(prefix="/api/v1/grants", tags=["grants"])
@@ -53,7 +53,7 @@ class GrantIn(In):
     ]
     purpose: Annotated[str, Field(min_length=1, max_length=2000)]
     audience: Annotated[str, Field(max_length=32)] | None = None
-    valid_until: AwareDatetime
+    valid_until: InstantIn
     signature_id: Annotated[str, Field(max_length=64)] | None = None
     renewed_from: Annotated[str, Field(max_length=64)] | None = None
     await_signature: bool = False
@@ -126,7 +126,7 @@ class GrantPageOut(Out):
 class RenewIn(In):
     """How a grant goes on; what is left out stays as it was."""
 
-    valid_until: AwareDatetime
+    valid_until: InstantIn
     purpose: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
     permissions: Annotated[list[Permission], Field(min_length=1, max_length=2)] | None = None
 
@@ -201,7 +201,7 @@ def holders(
     response: Response,
     begin: Begin,
     page: Paging,
-    at: AwareDatetime | None = None,
+    at: InstantIn | None = None,
     track: Annotated[str | None, Query(max_length=64)] = None,
     organisation: Annotated[str | None, Query(max_length=64)] = None,
     state: Annotated[str | None, Query(max_length=16)] = None,

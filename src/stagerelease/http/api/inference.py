@@ -6,10 +6,10 @@ from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, keyset, paged
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging, keyset, paged
 from stagerelease.inference import service
 
 router = APIRouter(prefix="/api/v1", tags=["inference"])
@@ -98,8 +98,8 @@ def list_usage(
     response: Response,
     begin: Begin,
     page: Paging,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: InstantIn | None = None,
+    until: InstantIn | None = None,
     grant: Annotated[str | None, Query(max_length=64)] = None,
 ) -> list[UseOut]:
     """List use by day, grant and revision: one's own, to those who watch all."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, keyset
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging, keyset
 from stagerelease.notices import service
 
 router = APIRouter(prefix="/api/v1", tags=["notices"])
@@ -93,8 +93,8 @@ class ReplayIn(In):
     """What to post again: one delivery, or all since a time."""
 
     delivery_id: Annotated[str, Field(max_length=64)] | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: InstantIn | None = None
+    until: InstantIn | None = None
 
 
 class ReplayOut(Out):
@@ -107,7 +107,7 @@ class AgainIn(In):
     """Which mail to send again: one failed notice, or all that failed of those since a time."""
 
     notice_id: Annotated[str, Field(max_length=64)] | None = None
-    since: AwareDatetime | None = None
+    since: InstantIn | None = None
 
 
 class AgainOut(Out):

@@ -6,11 +6,11 @@ from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, Field, StrictBool
+from pydantic import Field, StrictBool
 
 from stagerelease.http.api.grants import DryRun, Id, ReasonIn
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, paged
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging, paged
 from stagerelease.partners import service
 from stagerelease.partners.queries import AgreementVersionRow
 
@@ -85,7 +85,7 @@ class TextOut(VersionOut):
 class PublishIn(In):
     """By when holders sign a material version again; 30 days from now when left out."""
 
-    reconsent_until: AwareDatetime | None = None
+    reconsent_until: InstantIn | None = None
 
 
 class AmendmentOut(Out):
@@ -109,7 +109,7 @@ class SignatureIn(In):
     authorised_to_bind: StrictBool
     consents_electronically: StrictBool
     organisation: Annotated[str, Field(max_length=64)] | None = None
-    valid_until: AwareDatetime | None = None
+    valid_until: InstantIn | None = None
 
 
 class SignatureOut(Out):

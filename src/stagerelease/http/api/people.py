@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, Field
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import Field
 
+from stagerelease.erasing.service import erase_person as erase
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, paged
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging, paged
 from stagerelease.identity import queries, service
 from stagerelease.identity.rules import Permission, permissions_of, require
 
 router = APIRouter(prefix="/api/v1", tags=["people"])
 Handle = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+DryRun = Annotated[bool, Query(description="Do everything, then undo it.")]
 HandlePath = Annotated[str, Path(max_length=64)]
 
 
@@ -41,7 +43,7 @@ class RoleIn(In):
     """A role to give."""
 
     role: Annotated[str, Field(max_length=32)]
-    ends_at: AwareDatetime | None = None
+    ends_at: InstantIn | None = None
 
 
 class OrganisationIn(In):
@@ -64,8 +66,8 @@ class MemberIn(In):
 
     person: Annotated[str, Field(max_length=64)]
     role: Literal["partner_admin", "partner_member"] = "partner_member"
-    starts_at: AwareDatetime | None = None
-    ends_at: AwareDatetime | None = None
+    starts_at: InstantIn | None = None
+    ends_at: InstantIn | None = None
 
 
 class RosterOut(Out):
@@ -87,7 +89,7 @@ class TokenIn(In):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     person: Annotated[str, Field(max_length=64)] | None = None
     scopes: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=8)] = ["all"]
-    expires_at: AwareDatetime | None = None
+    expires_at: InstantIn | None = None
 
 
 class TokenOut(Out):
@@ -119,6 +121,22 @@ class MeOut(Out):
     roles: list[str]
     organisations: list[str]
     permissions: list[str]
+
+
+class EraseIn(In):
+    """Why a person is erased. It is kept for good and names nobody."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class ErasedOut(Out):
+    """What stands for the person now, and what ended with the account."""
+
+    id: str
+    pseudonym: str
+    grants_revoked: int
+    requests_withdrawn: int
+    signatures_kept: int
 
 
 class Done(Out):
@@ -169,6 +187,15 @@ def disable_person(handle: HandlePath, begin: Begin) -> Done:
         return Done()
 
 
+@router.post("/people/{handle}/erase")
+def erase_person(
+    handle: HandlePath, body: EraseIn, begin: Begin, dry_run: DryRun = False
+) -> ErasedOut:
+    """End an account for good and let go of everything that says whose it was."""
+    with begin(dry_run=dry_run) as work:
+        return ErasedOut.model_validate(erase(work, handle, reason=body.reason))
+
+
 @router.post("/people/{handle}/roles", status_code=201)
 def assign_role(handle: HandlePath, body: RoleIn, begin: Begin) -> Done:
     """Give a role."""
@@ -207,7 +234,7 @@ def create_organisation(body: OrganisationIn, begin: Begin) -> OrganisationOut:
 
 @router.get("/organisations/{slug}/members")
 def list_roster(
-    slug: HandlePath, begin: Begin, at: AwareDatetime | None = None, everything: bool = False
+    slug: HandlePath, begin: Begin, at: InstantIn | None = None, everything: bool = False
 ) -> list[RosterOut]:
     """List the roster now, at a past or future instant, or every line there ever was."""
     with begin(read_only=True) as work:
@@ -225,7 +252,7 @@ def add_member(slug: HandlePath, body: MemberIn, begin: Begin) -> Done:
 
 @router.delete("/organisations/{slug}/members/{handle}")
 def end_membership(
-    slug: HandlePath, handle: HandlePath, begin: Begin, at: AwareDatetime | None = None
+    slug: HandlePath, handle: HandlePath, begin: Begin, at: InstantIn | None = None
 ) -> Done:
     """Take a person off a roster, now or at a later instant."""
     with begin() as work:

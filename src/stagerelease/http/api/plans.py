@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, paged
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging, paged
 from stagerelease.releases import service
 from stagerelease.releases.queries import MAX_ID, PlanRow
 
@@ -117,7 +117,7 @@ class SimulateIn(In):
     """A move to try: ``at`` a date (now when left out), under another plan when one is given."""
 
     to: Annotated[str, Field(min_length=1, max_length=32)]
-    at: AwareDatetime | None = None
+    at: InstantIn | None = None
     source: Annotated[str, StringConstraints(max_length=65_536, strip_whitespace=False)] | None = (
         None
     )

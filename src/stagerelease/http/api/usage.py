@@ -6,16 +6,16 @@ from datetime import date
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from stagerelease.http.begin import Begin
-from stagerelease.http.wire import In, Instant, Out, Paging, keyset
+from stagerelease.http.wire import In, Instant, InstantIn, Out, Paging, keyset
 from stagerelease.incidents import service
 
 router = APIRouter(prefix="/api/v1/usage", tags=["usage"])
 
 Name = Annotated[str | None, Query(max_length=64)]
-At = Annotated[AwareDatetime | None, Query()]
+At = Annotated[InstantIn | None, Query()]
 
 
 class UsageOut(Out):
@@ -49,8 +49,8 @@ class MonitoringIn(In):
 
     track_id: Annotated[str, Field(min_length=1, max_length=64)]
     metric: Literal["anomalies", "downloads", "incidents", "inference_requests"] = "anomalies"
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: InstantIn | None = None
+    until: InstantIn | None = None
 
 
 class DraftOut(Out):

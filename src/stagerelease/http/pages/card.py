@@ -17,8 +17,9 @@ from stagerelease.catalog.attested import CARD
 from stagerelease.catalog.bundles import MEDIA_TYPE
 from stagerelease.catalog.queries import FileRow
 from stagerelease.db.work import Work
-from stagerelease.downloads.service import OPEN_FILES
+from stagerelease.downloads.service import OPEN_FILES, is_open
 from stagerelease.entitlements import service as entitlements
+from stagerelease.entitlements.known import is_public
 from stagerelease.entitlements.service import Entitled
 from stagerelease.http.pages.asking import waiting_for
 from stagerelease.http.pages.begin import BeginVisitor
@@ -118,7 +119,7 @@ def _report(work: Work, entitled: Entitled) -> Report | None:
     if track is None:
         return None
     known = releases.find_track(work, track.id)
-    if known is None or not reports.may_be_known(work, known):
+    if known is None or not is_public(work, known):
         return None
     return reports.build(work, track.id, proofs=False)
 
@@ -129,7 +130,8 @@ def _listing(work: Work, entitled: Entitled) -> Listing:
     allowed = entitled.decision.allowed
     shown = [file for file in files if allowed or file.path in OPEN_FILES]
     total = sum(file.size for file in files)
-    open_paths = frozenset(f.path for f in files if f.path in OPEN_FILES or not entitled.gated)
+    public = allowed and not entitled.gated
+    open_paths = frozenset(f.path for f in files if public or is_open(entitled.decision, f.path))
     return Listing(tuple(shown), len(files), total, open_paths)
 
 

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from starlette.datastructures import FormData
 
 from stagerelease.access.forms import Form, Kind
+from stagerelease.kernel.clock import in_range
 from stagerelease.kernel.errors import FieldError, Invalid
 
 MAX_FIELDS = 300
@@ -102,7 +103,8 @@ def end_of_day(text: str, key: str) -> datetime | None:
     if not text:
         return None
     try:
-        return datetime.combine(date.fromisoformat(text), time(23, 59, 59), tzinfo=UTC)
+        day = datetime.combine(date.fromisoformat(text), time(23, 59, 59), tzinfo=UTC)
+        return in_range(day)
     except ValueError as error:
         sentence = "Give a date such as 2027-03-31."
         raise Invalid(sentence, reason="page.date", fields=[FieldError(key, sentence)]) from error

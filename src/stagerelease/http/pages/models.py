@@ -97,7 +97,7 @@ def model_page(work: Work, entitled: Entitled) -> ModelPage:
         audience=AUDIENCES.get(now.audience, "") if now else "Nobody",
         since=track.entered_at if track else None,
         ladder=rungs(plan, now),
-        held=bool(track and releases.holds_over(work, track)),
+        held=entitled.decision.reason == "held" or bool(track and releases.holds_over(work, track)),
         withdrawn=entitled.stage == "withdrawn",
         gated=entitled.gated,
         allowed=entitled.decision.allowed,

@@ -12,9 +12,9 @@ from datetime import datetime
 from stagerelease.catalog import queries as catalog
 from stagerelease.catalog.queries import VariantRow
 from stagerelease.db.work import Work
+from stagerelease.entitlements.known import public_ones
 from stagerelease.http.pages.models import AUDIENCES, Rung, rungs
 from stagerelease.identity.rules import Permission, authorize
-from stagerelease.notices.feed import public_ones
 from stagerelease.releases import queries as releases
 from stagerelease.releases.ladder import WITHDRAWN
 from stagerelease.releases.queries import HoldRow, TrackRow

@@ -17,7 +17,7 @@ from stagerelease.http.pages.guard import refuse_forgery
 from stagerelease.http.problems import status_of
 from stagerelease.identity import queries as people
 from stagerelease.identity.rules import Permission, require
-from stagerelease.kernel.clock import iso
+from stagerelease.kernel.clock import in_range, iso
 from stagerelease.kernel.errors import (
     Conflict,
     DomainError,
@@ -156,18 +156,18 @@ def instant(text: str, key: str) -> datetime | None:
         return None
     try:
         at = datetime.fromisoformat(text)
+        return in_range(at.replace(tzinfo=UTC) if at.tzinfo is None else at)
     except ValueError as error:
         raise wrong(key, "Give a date and time such as 2027-03-31T09:00. It is UTC.") from error
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at
 
 
 def seen_at(sent: Typed | None, now: datetime) -> datetime:
     """Return when the page was made that a form was sent from, as the form says; else ``now``."""
     try:
         at = datetime.fromisoformat(sent.get("seen_at")) if sent is not None else now
+        return in_range(at) if at.tzinfo is not None else now
     except ValueError:
         return now
-    return at if at.tzinfo is not None else now
 
 
 def names_of(work: Work, ids: Iterable[str | None]) -> dict[str, str]:
