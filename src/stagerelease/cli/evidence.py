@@ -169,9 +169,9 @@ def import_evidence(
         organisation=organisation,
         unit=unit,
     )
-    text = _read(file)
+    entries = service.read_file(named, _read(file), defaults)
     with opened() as box, box.works.begin(box.actor, dry_run=dry_run) as work:
-        rows = service.import_evidence(work, format=named, text=text, defaults=defaults)
+        rows = service.write_entries(work, entries, defaults)
         box.out.show(rows, columns=COLUMNS)
         box.out.say(
             f"{len(rows)} draft(s) {'would be' if dry_run else 'were'} written; submit each when "

@@ -24,7 +24,13 @@ from stagerelease.evidence.deciding import (
     retract,
 )
 from stagerelease.evidence.formats import Defaults
-from stagerelease.evidence.importing import import_evidence, submit_text
+from stagerelease.evidence.importing import (
+    begin_import,
+    import_evidence,
+    read_file,
+    submit_text,
+    write_entries,
+)
 from stagerelease.evidence.measure import NewEvidence, read_interval
 from stagerelease.evidence.reading import EvidencePage, Wanted, list_evidence, show_evidence
 from stagerelease.evidence.schema import evidence_types
@@ -47,6 +53,7 @@ __all__ = [
     "accept",
     "add_coordination",
     "approve_public",
+    "begin_import",
     "check_may_attach",
     "content_sha256",
     "dispute",
@@ -60,6 +67,7 @@ __all__ = [
     "note_attached",
     "open_attachment",
     "open_draft",
+    "read_file",
     "read_interval",
     "reject",
     "resolve",
@@ -69,4 +77,5 @@ __all__ = [
     "submit",
     "submit_text",
     "update_coordination",
+    "write_entries",
 ]
