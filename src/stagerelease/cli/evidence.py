@@ -189,8 +189,8 @@ def attach(
     """Attach a file to your draft or submitted evidence."""
     filename = name or file.name
     with opened() as box:
-        with box.works.begin(box.actor, read_only=True) as work:
-            service.check_may_attach(work, evidence_id, filename=filename, sha256=sha256)
+        with box.works.begin(box.actor, quiet=True) as work:
+            service.begin_attaching(work, evidence_id, filename=filename, sha256=sha256)
         try:
             with (
                 service.Receiver(box.blobs, limit=box.settings.max_attachment_bytes) as receiver,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from stagerelease.evidence.attaching import (
     Receiver,
+    begin_attaching,
     check_may_attach,
+    check_may_keep,
     note_attached,
     open_attachment,
 )
@@ -53,8 +55,10 @@ __all__ = [
     "accept",
     "add_coordination",
     "approve_public",
+    "begin_attaching",
     "begin_import",
     "check_may_attach",
+    "check_may_keep",
     "content_sha256",
     "dispute",
     "draft",
