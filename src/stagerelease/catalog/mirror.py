@@ -206,7 +206,7 @@ class Mirror:
                 link = response.links.get("next", {}).get("url")
             try:
                 return json.loads(body), link
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise Corrupt(f"{url} did not answer JSON.", reason="mirror.answer") from error
 
         return self._retrying(ask)
