@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import select
 
 from browsing import browser, draft_evidence
-from stagerelease.identity import links, passwords, proving
-from stagerelease.identity.tables import Person
+from stagerelease.identity import links, passkeys, passwords, proving
+from stagerelease.identity.tables import Passkey, Person
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.partners import queries as papers
 
@@ -200,3 +204,36 @@ def test_the_export_holds_what_is_mine_and_no_secret(world):
     with browser(world, "outsider") as other:
         theirs = other.get("/me/data/export").json()
     assert theirs["grants"] == theirs["evidence"] == []
+
+
+@pytest.mark.parametrize("credential", ["[" * 100_000, "{", "[]", '{"id": 1}', '{"id": "AA"}', ""])
+def test_what_is_no_passkey_is_refused(world, credential):
+    """From anybody: signing in needs no account to be tried."""
+    with browser(world) as client:
+        begun = client.post("/sign-in/passkey/options").json()
+        data = {"ceremony": begun["ceremony"], "credential": credential}
+        assert client.post("/sign-in/passkey", data=data).status_code in (400, 422)
+    with browser(world, "partner") as client:
+        begun = client.post("/me/security/passkey/options").json()
+        data = {"ceremony": begun["ceremony"], "credential": credential, "name": "Laptop"}
+        assert client.post("/me/security/passkey", data=data).status_code in (400, 422)
+
+
+@pytest.mark.parametrize("transports", ["usb", 7, {"a": 1}, None])
+def test_transports_that_are_no_list_are_none(world, monkeypatch, transports):
+    made = SimpleNamespace(
+        credential_id=b"c",
+        credential_public_key=b"k",
+        sign_count=0,
+        credential_device_type=None,
+    )
+    monkeypatch.setattr(passkeys, "verify_registration_response", lambda **_: made)
+    monkeypatch.setattr(passkeys, "_use", lambda *_: b"challenge")
+    sent = json.dumps({"response": {"transports": transports}})
+    with world.box.works.begin(world.actor("partner")) as work:
+        passkeys.enrol(
+            work, passkeys.Site("localhost", "x"), ceremony="c", credential=sent, name="Laptop"
+        )
+        work.session.flush()
+        key = work.session.scalars(select(Passkey).where(Passkey.credential_id == b"c")).one()
+        assert key.transports == []

@@ -17,6 +17,8 @@ from test_resolve import end_token
 
 from live import serve_in_thread
 from stagerelease.catalog import queries as catalog
+from stagerelease.evidence import service, throttle
+from stagerelease.kernel.actor import OPERATOR
 from stagerelease.releases import queries as releases
 from stagerelease.settings import Settings
 
@@ -320,3 +322,21 @@ def test_coordination_records_over_json(world):
         answer = client.post("/api/v1/coordination", json={**body, **wrong})
         assert answer.status_code == 422
         assert answer.json()["fields"][0]["field"].removeprefix("body.") == next(iter(wrong))
+
+
+def test_a_file_is_read_while_nobody_waits(world, monkeypatch):
+    """Reading takes seconds when it is hostile: no other writer waits for it, and it is counted."""
+    real, seen = service.read_file, []
+
+    def read(*args):
+        with world.box.works.begin(OPERATOR, quiet=True):  # would wait for a writer, and give up
+            seen.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(service, "read_file", read)
+    monkeypatch.setitem(throttle.LIMITS, throttle.Written.IMPORT, 2)
+    body = {"format": "model-index", "text": "---\nx: [a, b]\n---\n"}
+    with world.client("researcher") as client:
+        answers = [client.post("/api/v1/evidence/import", json=body) for _ in range(3)]
+    assert [a.status_code for a in answers] == [422, 422, 429]
+    assert len(seen) == 2

@@ -23,6 +23,8 @@ from stagerelease.catalog import queries
 from stagerelease.catalog.fsck import check
 from stagerelease.downloads import days
 from stagerelease.downloads.tables import Download, DownloadDay
+from stagerelease.identity import queries as people
+from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.ledger import service as log
 from stagerelease.ledger.tables import LogLeaf
@@ -303,6 +305,22 @@ def commit(http, *items: tuple[str, dict], rev: str = "main"):
         content=body,
         headers={"Content-Type": "application/x-ndjson"},
     )
+
+
+@pytest.mark.parametrize("end", ["account", "role"])
+def test_an_address_ends_with_the_right_of_whom_it_was_given_to(http, works, blobs, end):
+    make_repo(works, repo_id=REPO)
+    (wanted,) = batch(http, b"x" * 1000)
+    me = http.get("/api/whoami-v2").json()["name"]
+    with works.begin(OPERATOR) as work:
+        if end == "account":
+            identity.disable_person(work, me)
+        else:
+            for role in people.roles_now(work, people.load_person(work, me).id):
+                identity.end_role(work, person=me, role=role)
+    refused = httpx.put(wanted["actions"]["upload"]["href"], content=b"x" * 1000)
+    assert refused.status_code == 403
+    assert stored(blobs) == {}
 
 
 def test_an_address_takes_its_object_and_nothing_else(http, works, blobs, clock):

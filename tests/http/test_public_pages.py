@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import socket
 from dataclasses import replace
 from datetime import timedelta
 from html import unescape
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -301,8 +303,30 @@ def test_the_doors_are_shut_to_other_sites_proxies_and_other_names(world):
         for host in ("demo.example", "127.0.0.1.example", "10.0.0.1", "localhost.example:80"):
             assert refused(client, headers={"Host": host}), host
             assert "Sign in as Owner" not in client.get("/", headers={"Host": host}).text
+        for host in ("localhost", "127.0.0.1:1", "localhost:443"):
+            assert refused(client, headers={"Host": host}), host
+        for origin in ("https://demo.example", "http://127.0.0.1:1", "null", "http://[x"):
+            assert refused(client, headers={"Origin": origin}), origin
+        assert not refused(client, headers={"Origin": world.base_url})
         assert client.post("/demo/sign-in", data={"role": "demo-owner"}).status_code == 404
         assert client.get("/demo/sign-in").status_code == 404
+
+
+def test_a_proxy_with_nothing_configured_finds_the_doors_shut(world):
+    """nginx's default: it asks by HTTP/1.0 with our own host's name, and says nothing of itself."""
+    url = urlsplit(world.base_url)
+    form = b"role=owner"
+    with socket.create_connection((url.hostname, url.port), timeout=10) as wire:
+        wire.sendall(
+            b"POST /demo/sign-in HTTP/1.0\r\nHost: %b\r\nConnection: close\r\n"
+            % url.netloc.encode()
+            + b"Sec-Fetch-Site: same-origin\r\nContent-Length: %d\r\n" % len(form)
+            + b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+            + form
+        )
+        got = wire.recv(65536)
+    assert got.startswith(b"HTTP/1.1 404")
+    assert b"set-cookie" not in got.lower()
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from datetime import timedelta
 
 import pytest
 from make_release import PEOPLE, REPO, database_url, staff, staffed, track
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.downloads import edge
@@ -294,3 +295,72 @@ def test_a_refused_caller_leaves_no_passage(works, staff, track):
     with pytest.raises(NotFound):
         pass_on(works, staff, who="nia")
     assert rows(works, EdgePassage) == []
+
+
+# --- what is left behind ------------------------------------------------------------------------
+
+
+def test_what_never_reached_the_edge_is_forgotten(works, staff, track):
+    ticket, other = pass_on(works, staff), pass_on(works, staff)
+    edge.abandon(works, ticket.passage_id)
+    edge.abandon(works, ticket.passage_id)
+    assert [row.id for row in rows(works, EdgePassage)] == [other.passage_id]
+
+
+def test_what_was_left_behind_cuts_once_a_day_at_most(works, staff, track):
+    """A client can hang up between the answer and nginx: one an hour is left behind, for days."""
+    watch = EdgeWatch(works)
+    start, counts = watch.cuts(), []
+    for _ in range(24 * 4):
+        pass_on(works, staff)
+        works.clock.move(timedelta(hours=1))
+        counts.append(watch.cuts() - start)
+    assert counts[:24] == [0] * 24
+    assert counts[-1] == 3
+    with_all = EdgeWatch(works)
+    assert with_all.cuts() - start == 3
+
+
+def test_a_cut_for_one_that_takes_too_long_leaves_what_has_just_begun(works, staff, track):
+    watch = EdgeWatch(works)
+    old = pass_on(works, staff)
+    works.clock.move(edge.LONGEST)
+    new = pass_on(works, staff)
+    works.clock.move(timedelta(seconds=1))
+    before = watch.cuts()
+    cut = {row.id: row.cut_at is not None for row in rows(works, EdgePassage)}
+    assert cut == {old.passage_id: True, new.passage_id: False}
+    stop_by_token(works, staff)
+    assert watch.cuts() == before + 1
+
+
+def test_a_file_open_to_all_has_no_passage(works, staff, track):
+    """Nobody would be cut, and nothing is counted: the edge just sends it."""
+    with works.begin(read_only=True) as work:
+        variant = catalog.load_variant(work, REPO)
+        commit = str(catalog.find_ref(work, variant.id, "main"))
+    with works.begin(OPERATOR, quiet=True) as work:
+        ticket = edge.prepare(work, repo_id=REPO, rev=commit, path="README.md", record=False)
+    assert ticket.passage_id is None
+    assert rows(works, EdgePassage) == []
+
+
+def test_many_passages_do_not_make_a_poll_slow(works, staff, track):
+    ticket = pass_on(works, staff)
+    with works.begin(SYSTEM, quiet=True) as work:
+        one = work.session.get_one(EdgePassage, ticket.passage_id)
+        values = {c.name: getattr(one, c.name) for c in EdgePassage.__table__.columns}
+        for at in range(0, 100_000, 10_000):
+            many = [{**values, "id": f"psg_{n:026d}"} for n in range(at, at + 10_000)]
+            work.session.execute(insert(EdgePassage), many)
+    watch = EdgeWatch(works)
+    before, took = watch.cuts(), []
+    works.clock.move(edge.OVERLAP + timedelta(seconds=1))
+    for _ in range(3):
+        began = time.monotonic()
+        assert watch.cuts() == before
+        took.append(time.monotonic() - began)
+    assert min(took) < 0.2  # the watcher gives up after a second, and then cuts everybody
+    stop_by_token(works, staff)
+    assert watch.cuts() == before + 1
+    assert all(row.cut_at is not None for row in rows(works, EdgePassage))

@@ -34,12 +34,16 @@ DATA = b"<html><script>alert(1)</script>" * 100
 def attach(
     staff, blobs, who, evidence_id, *, data=DATA, name="table.csv", sha256=None, limit=10**6
 ):
-    """Attach bytes as the faces do: ask, stream, note."""
+    """Attach bytes as the faces do: ask, count, stream, ask again, note."""
     with staff.begin(who, read_only=True) as work:
-        service.check_may_attach(work, evidence_id, filename=name, sha256=sha256)
+        service.check_may_attach(work, evidence_id)
+    with staff.begin(who, quiet=True) as work:
+        service.begin_attaching(work, evidence_id, filename=name, sha256=sha256)
     with service.Receiver(blobs, limit=limit) as receiver:
         for at in range(0, len(data), 1000):
             receiver.write(data[at : at + 1000])
+        with staff.begin(who, read_only=True) as work:
+            service.check_may_keep(work, evidence_id, filename=name, sha256=receiver.sha256)
         stored = receiver.finish(sha256)
     with staff.begin(who) as work:
         return service.note_attached(work, blobs, evidence_id, filename=name, stored=stored)
@@ -106,7 +110,23 @@ def test_two_files_of_one_name_are_refused(staff, track, blobs):
     with pytest.raises(Conflict) as refused:
         attach(staff, blobs, "mia", row.id, data=b"other")
     assert refused.value.reason == "attachment.exists"
+    assert list(blobs.list_digests()) == [hashlib.sha256(DATA).hexdigest()]  # of the other, nothing
+    with staff.begin("mia", quiet=True) as work, pytest.raises(Conflict):  # before its first byte
+        service.begin_attaching(work, row.id, filename="table.csv", sha256="0" * 64)
     attach(staff, blobs, "mia", row.id, data=b"other", name="Ωμέγα 漢字.csv")
+
+
+def test_files_are_counted_before_their_first_byte(works, staff, track, blobs, monkeypatch):
+    """What is refused in the end has cost as much as what is kept."""
+    add_partner(works, staff, track.id, org="lab", handle="pam")
+    monkeypatch.setitem(throttle.LIMITS, throttle.Written.FILE, 3)
+    row = hand_in(staff, "pam")
+    attach(staff, blobs, "pam", row.id)
+    for _ in range(2):
+        with pytest.raises(Conflict):
+            attach(staff, blobs, "pam", row.id, data=b"other")
+    with pytest.raises(TooMany):
+        attach(staff, blobs, "pam", row.id, data=b"other", name="new.csv")
 
 
 def test_what_was_decided_on_keeps_the_files_it_had(staff, track, blobs):

@@ -262,7 +262,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("---\nlicense: mit\n# no end", "no metadata block"),
         ("---\n- a list\n---\n", "is no mapping"),
         ("---\nlicense: mit\n---\n", "no model-index"),
-        ("---\na: [1\n---\n", "line 2"),
+        ("---\na: [1\n---\n", "no YAML, line "),
         ("---\na: !!python/object/apply:os.system [id]\n---\n", "is no YAML"),
         ("---\nmodel-index: [7]\n---\n", "no list of results"),
         ("---\nmodel-index: [{results: [7]}]\n---\n", "no list of metrics"),
@@ -271,23 +271,8 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         (CARD.replace("8.63", "good"), "is no number"),
         (CARD.replace("8.63", ".nan"), "finite"),
         (CARD.replace("8.63", "-1"), "at least 1"),
-        (CARD.replace("8.63", "2019-05-03"), "is a number"),
-        (f"---\n{BOMB}model-index: *k\n---\n", "no list of results"),
-        (
-            f"---\n{BOMB}model-index: [{{name: *k, results: [{{dataset: {{name: *k}}, "
-            "metrics: [{type: *k, value: *k}]}]}]\n---\n",
-            "names no dataset",
-        ),
-        (
-            f"---\n{BOMB}model-index: [{{results: [{{dataset: {{name: x}}, "
-            "metrics: [{type: *k, value: *k}]}]}]\n---\n",
-            "is called ''",
-        ),
-        (
-            f"---\n{BOMB}model-index: [{{results: [{{dataset: {{name: x}}, "
-            "metrics: [{type: ppl, value: *k}]}]}]\n---\n",
-            "value is a number",
-        ),
+        (CARD.replace("8.63", "2019-05-03"), "is no number"),
+        (f"---\n{BOMB}model-index: *k\n---\n", "anchors and aliases are not read"),
     ],
 )
 def test_a_card_that_says_nothing_is_refused(staff, track, text, said):

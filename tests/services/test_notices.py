@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from email import message_from_bytes, policy
 from typing import Any
@@ -485,6 +488,7 @@ def test_only_https_without_credentials_is_registered(world, url):
 PRIVATE = [
     *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1"),
     *("0.0.0.0", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fc00::1"),
+    *("fec0::1", "feff::1", "192.88.99.1", "3fff::1", "2002:c058:6301::1"),
     *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "ff02::1", "x"),
 ]
 
@@ -527,3 +531,58 @@ def test_secrets_are_not_readable_in_the_database(world, receiver):
         stored = work.session.get_one(hooks.Webhook, made.id).secret
     assert made.secret.encode() not in stored
     assert hooks.locker(KEY).decrypt(stored).decode() == made.secret
+
+
+@contextmanager
+def answering(*pieces: bytes, pause: float = 0.0) -> Iterator[tuple[str, list[bytes]]]:
+    """A receiver that sends these pieces one by one, for as long as somebody is there."""
+    asked: list[bytes] = []
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        def serve() -> None:
+            line, _ = listening.accept()
+            with line, suppress(OSError):
+                asked.append(line.recv(65536))
+                for piece in pieces:
+                    line.sendall(piece)
+                    time.sleep(pause)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/", asked
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("before", "status"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX-Slow: ", None),
+        (b"HT", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 250\r\n\r\n", 200),
+    ],
+    ids=["head", "first line", "body"],
+)
+def test_a_receiver_that_drips_is_left_in_time(monkeypatch, before, status):
+    """Each byte starts a read's timeout anew; the whole exchange has one of its own."""
+    monkeypatch.setattr(posting, "LONGEST_WAIT", 0.5)
+    began = time.monotonic()
+    with answering(before, *([b"a"] * 100), pause=0.1) as (url, _):
+        attempt = posting.post(url, "evt_1", {}, ["whsec_AAAA"], loopback=True)
+        took = time.monotonic() - began
+    assert took < 3
+    assert attempt.status == status
+    assert status or attempt.answer == "TooSlow"
+
+
+def test_what_a_receiver_packs_is_not_unpacked():
+    packed = gzip.compress(gzip.compress(bytes(8 << 20)))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n"
+    with answering(head % len(packed) + packed) as (url, asked):
+        attempt = posting.post(url, "evt_1", {}, ["whsec_AAAA"], loopback=True)
+    assert attempt.status == 200
+    assert b"accept-encoding: identity" in asked[0].lower()
+    assert len(attempt.answer) <= posting.LONGEST_ANSWER
+    assert not attempt.answer.startswith("\x00")

@@ -292,3 +292,18 @@ def test_an_announcement_larger_than_the_disk_is_refused(hub, pulling, blobs):
 
 def test_mirroring_twice_changes_nothing(pulling, tmp_path: Path):
     assert pulling().id == pulling().id
+
+
+def test_an_answer_that_is_packed_is_not_unpacked(hub, pulling):
+    seen = []
+
+    def packing(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["accept-encoding"])
+        return httpx.Response(
+            200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"\x1f\x8b")
+        )
+
+    with pytest.raises(DomainError, match="packed") as refused:
+        pulling(transport=httpx.MockTransport(packing))
+    assert refused.value.reason == "mirror.answer"
+    assert seen == ["identity"]

@@ -17,8 +17,9 @@ from typing import Any
 
 from stagerelease.kernel.canonical import canonical_sha256
 from stagerelease.kernel.errors import FieldError, Invalid
+from stagerelease.kernel.plain_yaml import holds_more
 from stagerelease.partners.duo import DUO_CODES
-from stagerelease.releases.source import Fields, line_of, lines_of, load_yaml
+from stagerelease.releases.source import MAX_SOURCE, Fields, line_of, lines_of, load_yaml
 
 DEFAULT = "default"
 """The form that comes with the product, asked wherever no other is in force."""
@@ -27,6 +28,8 @@ ADDRESS_KEY = "email"
 """The field whose answer is the address that an anonymous applicant confirms."""
 
 MAX_FIELDSETS, MAX_FIELDS, MAX_CHOICES = 12, 40, 60
+MOST_VALUES = 10_000
+"""Values in the document, whatever they mean: reading them is what costs."""
 LONGEST_TEXT, LONGEST_LONG_TEXT = 500, 10_000
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,39}\Z")
 
@@ -123,6 +126,8 @@ def parse_form(source: str) -> Form:
     Raises:
         Invalid: it is not YAML or not a form; ``fields`` names every mistake with its line.
     """
+    if len(source) <= MAX_SOURCE and holds_more(source, MOST_VALUES):
+        raise Invalid(f"The form holds more than {MOST_VALUES:,} values.", reason="form.yaml")
     try:
         raw = load_yaml(source)
     except Invalid as error:

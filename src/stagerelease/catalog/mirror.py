@@ -194,7 +194,11 @@ class Mirror:
     def _json(self, url: str) -> tuple[Any, str | None]:
         def ask() -> tuple[Any, str | None]:
             body = bytearray()
-            with self._get(url, {"Accept": "application/json"}) as response:
+            headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+            with self._get(url, headers) as response:
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    # It could unpack to gigabytes before anybody counts.
+                    raise Corrupt("Its answer is packed, unasked.", reason="mirror.answer")
                 for chunk in response.iter_bytes(_CHUNK):
                     body += chunk
                     if len(body) > JSON_LIMIT:
@@ -202,7 +206,7 @@ class Mirror:
                 link = response.links.get("next", {}).get("url")
             try:
                 return json.loads(body), link
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise Corrupt(f"{url} did not answer JSON.", reason="mirror.answer") from error
 
         return self._retrying(ask)

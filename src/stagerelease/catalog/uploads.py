@@ -32,7 +32,9 @@ from stagerelease.catalog.rules import (
 )
 from stagerelease.catalog.tables import UploadTicket
 from stagerelease.db.work import Work
-from stagerelease.identity.rules import Permission, require
+from stagerelease.identity import queries as people
+from stagerelease.identity.rules import Permission, authorize, require
+from stagerelease.kernel.actor import Actor, ActorKind
 from stagerelease.kernel.digests import is_sha256
 from stagerelease.kernel.errors import Corrupt, Forbidden, Invalid, NotFound, TooLarge
 from stagerelease.kernel.ids import new_id, new_salt
@@ -185,7 +187,8 @@ def present_ticket(work: Work, ticket_id: str, secret: str) -> Ticket:
     """Return the ticket that an address stands for.
 
     Raises:
-        Forbidden: there is none, the secret is another, or its hour is over.
+        Forbidden: there is none, the secret is another, its hour is over, or whoever it was given
+            to may not upload any more.
     """
     row = work.session.execute(
         select(
@@ -193,10 +196,16 @@ def present_ticket(work: Work, ticket_id: str, secret: str) -> Ticket:
             UploadTicket.size,
             UploadTicket.secret_sha256,
             UploadTicket.expires_at,
+            UploadTicket.person_id,
         ).where(UploadTicket.id == ticket_id)
     ).one_or_none()
     given = hashlib.sha256(secret.encode()).digest()
-    if row is None or not hmac.compare_digest(row[2], given) or row[3] <= work.now:
+    if (
+        row is None
+        or not hmac.compare_digest(row[2], given)
+        or row[3] <= work.now
+        or not _may_still_write(work, row[4])
+    ):
         raise Forbidden(
             "This upload address is unknown or has expired.",
             reason="upload.ticket",
@@ -204,6 +213,16 @@ def present_ticket(work: Work, ticket_id: str, secret: str) -> Ticket:
         )
     blob = queries.find_blob(work, row[0])
     return Ticket(ticket_id, row[0], row[1], heals=blob is not None and blob.corrupt_at is not None)
+
+
+def _may_still_write(work: Work, person_id: str) -> bool:
+    """Tell whether somebody is still let in, and has a role that uploads."""
+    person = people.load_person(work, person_id)
+    if person.disabled_at is not None:
+        return False
+    roles = frozenset(people.roles_now(work, person_id))
+    now = Actor(kind=ActorKind.PERSON, id=person.id, name=person.handle, roles=roles)
+    return authorize(now, Permission.CATALOG_WRITE).allowed
 
 
 class Receiver:

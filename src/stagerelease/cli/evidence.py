@@ -169,9 +169,9 @@ def import_evidence(
         organisation=organisation,
         unit=unit,
     )
-    text = _read(file)
+    entries = service.read_file(named, _read(file), defaults)
     with opened() as box, box.works.begin(box.actor, dry_run=dry_run) as work:
-        rows = service.import_evidence(work, format=named, text=text, defaults=defaults)
+        rows = service.write_entries(work, entries, defaults)
         box.out.show(rows, columns=COLUMNS)
         box.out.say(
             f"{len(rows)} draft(s) {'would be' if dry_run else 'were'} written; submit each when "
@@ -189,8 +189,8 @@ def attach(
     """Attach a file to your draft or submitted evidence."""
     filename = name or file.name
     with opened() as box:
-        with box.works.begin(box.actor, read_only=True) as work:
-            service.check_may_attach(work, evidence_id, filename=filename, sha256=sha256)
+        with box.works.begin(box.actor, quiet=True) as work:
+            service.begin_attaching(work, evidence_id, filename=filename, sha256=sha256)
         try:
             with (
                 service.Receiver(box.blobs, limit=box.settings.max_attachment_bytes) as receiver,

@@ -78,6 +78,7 @@ def _uvicorn(settings: Settings) -> None:
         forwarded_allow_ips=settings.trusted_proxies or None,
         ssl_certfile=str(settings.tls_cert) if settings.tls_cert else None,
         ssl_keyfile=str(settings.tls_key) if settings.tls_key else None,
+        log_config=None,  # its own handlers would write tracebacks unmasked
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -15,9 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, CursorResult, delete, func, select, update
 
 from stagerelease.db.epoch import read_epoch
 from stagerelease.db.work import Work, Works
@@ -34,9 +35,17 @@ log = structlog.get_logger(__name__)
 
 LONGEST = timedelta(hours=24)
 """No answer may take longer at the edge: the client goes on by range. Bounds what a lost line
-leaves behind, and means that every answer in flight is known here."""
+leaves behind, and means that every answer in flight is known here. The cut that ends such an
+answer ends every other too, so that it comes once a day at most, whatever was left behind."""
+UNDER_WAY_FOR_SURE = timedelta(minutes=5)
+"""Older than this, a passage was handed to nginx or never will be: a cut has ended it."""
+LOOK_AGAIN = timedelta(seconds=60)
+"""How often every passage is looked at though nothing was decided meanwhile."""
+OVERLAP = timedelta(seconds=15)
+"""How long before a look a passage may have been permitted and not have been seen by it."""
 KEPT = timedelta(days=7)
 """How long a passage that was cut waits for its line, and a position of a vanished log is kept."""
+MARKED_AT_ONCE = 1000
 BATCH = 1 << 18  # bytes of log handled in one transaction
 FIRST_LINE = 4096
 
@@ -49,6 +58,8 @@ def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> T
         Gated: as ``downloads.prepare``.
     """
     ticket = downloads.prepare(work, repo_id=repo_id, rev=rev, path=path, record=record)
+    if ticket.download_id is None and ticket.path in downloads.OPEN_FILES:
+        return ticket  # open to all who may know of it: nothing to count, nobody to cut
     work.session.flush()  # the passage refers to the download
     passage = EdgePassage(
         id=new_id("psg"),
@@ -62,6 +73,12 @@ def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> T
     )
     work.session.add(passage)
     return replace(ticket, passage_id=passage.id)
+
+
+def abandon(works: Works, passage_id: str) -> None:
+    """Forget a passage whose answer never reached the edge: no bytes flow, no line will tell."""
+    with works.begin(SYSTEM, quiet=True) as work:
+        work.session.execute(delete(EdgePassage).where(EdgePassage.id == passage_id))
 
 
 # --- whom to cut --------------------------------------------------------------------------------
@@ -82,12 +99,15 @@ class EdgeWatch:
     """Counts the cuts the edge must make, for whoever polls it; one for each web process.
 
     What was allowed under an access epoch is not asked again under the same one before its time
-    ends. Nothing else is remembered, so any process may answer any poll.
+    ends: until then a poll looks at what is new, however many passages there are. Nothing else is
+    remembered, so any process may answer any poll.
     """
 
     def __init__(self, works: Works) -> None:
         self._works = works
         self._stands: dict[Question, tuple[int, datetime | None]] = {}
+        self._whole: tuple[int, datetime] | None = None  # epoch and time of the last whole look
+        self._looked: datetime | None = None
         self._lock = threading.Lock()
 
     def cuts(self) -> int:
@@ -98,38 +118,59 @@ class EdgeWatch:
         """
         with self._lock:
             with self._works.begin(SYSTEM, read_only=True) as work:
-                refused = self._refused(work)
+                refused, late = self._look(work)
                 count = work.session.execute(_COUNT).scalar_one_or_none() or 0
-            return _cut(self._works, refused) if refused else count
+                now = work.now
+            if not refused and not late:
+                return count
+            self._whole = None  # if the cut fails, the next look finds the same
+            return _cut(self._works, refused, now, late=late)
 
-    def _refused(self, work: Work) -> list[str]:
+    def _look(self, work: Work) -> tuple[set[Question], bool]:
+        """Return what may not go on, and whether something has been under way for too long."""
         epoch, now = read_epoch(work.session.connection()), work.now
-        passages = work.session.execute(_UNDER_WAY).all()
-        stands: dict[Question, tuple[int, datetime | None]] = {}
-        for question in {Question(*row[2:]) for row in passages}:
+        whole = self._whole is None or self._must_look_again(epoch, now)
+        statement = _ASKED
+        if not whole and self._looked is not None:
+            statement = statement.where(EdgePassage.started_at >= self._looked - OVERLAP)
+        found = {Question(*row[:5]): row[5] for row in work.session.execute(statement)}
+        stands = {} if whole else dict(self._stands)
+        for question in found:
             known = self._stands.get(question)
             if known is None or known[0] != epoch or (known[1] is not None and known[1] <= now):
                 allowed, until = still_allowed(work, question)
                 known = (epoch, until) if allowed else None
             if known is not None:
                 stands[question] = known
-        self._stands = stands
-        late = now - LONGEST
-        return [
-            row.id for row in passages if row.started_at < late or Question(*row[2:]) not in stands
-        ]
+        self._stands, self._looked = stands, now
+        if whole:
+            self._whole = (epoch, now)
+        refused = {question for question in found if question not in stands}
+        return refused, any(first < now - LONGEST for first in found.values())
+
+    def _must_look_again(self, epoch: int, now: datetime) -> bool:
+        ends = [until for _, until in self._stands.values() if until is not None]
+        return (
+            self._whole is None
+            or self._whole[0] != epoch
+            or not self._whole[1] <= now < self._whole[1] + LOOK_AGAIN
+            or any(end <= now for end in ends)
+        )
 
 
 _COUNT = select(EdgeCuts.value).where(EdgeCuts.id == 1)
-_UNDER_WAY = select(
-    EdgePassage.id,
-    EdgePassage.started_at,
+_QUESTION = (
     EdgePassage.token_id,
     EdgePassage.repo_id,
     EdgePassage.revision_id,
     EdgePassage.path,
     EdgePassage.sha256,
-).where(EdgePassage.cut_at.is_(None))
+)
+_ASKED = (
+    select(*_QUESTION, func.min(EdgePassage.started_at))
+    .where(EdgePassage.cut_at.is_(None))
+    .group_by(*_QUESTION)
+)
 
 
 def still_allowed(work: Work, question: Question) -> tuple[bool, datetime | None]:
@@ -153,19 +194,20 @@ def still_allowed(work: Work, question: Question) -> tuple[bool, datetime | None
     return same, again.until
 
 
-def _cut(works: Works, passages: list[str]) -> int:
-    """Mark passages as cut; return the count, moved on if one of them was not marked before."""
+def _cut(works: Works, refused: set[Question], asked_at: datetime, *, late: bool) -> int:
+    """Mark passages as cut; return the count, moved on if one of them was not marked before.
+
+    When it is for one that took too long, all that a cut surely ends are marked with it: what was
+    left behind by clients that hung up too soon then asks for no cut of its own.
+    """
     with works.begin(SYSTEM, quiet=True) as work:
         cuts = work.session.get(EdgeCuts, 1, with_for_update=True)
         if cuts is None:
             cuts = EdgeCuts(id=1, value=0)
             work.session.add(cuts)
-        marked = work.session.execute(
-            update(EdgePassage)
-            .where(EdgePassage.id.in_(passages), EdgePassage.cut_at.is_(None))
-            .values(cut_at=work.now)
-            .returning(EdgePassage.id)
-        ).all()
+        marked = sum(_mark(work, EdgePassage.id.in_(ids)) for ids in _of(work, refused, asked_at))
+        if late and _is_late(work):
+            marked += _mark(work, EdgePassage.started_at < work.now - UNDER_WAY_FOR_SURE)
         if not marked:
             return cuts.value  # another process saw it first
         cuts.value += 1
@@ -174,8 +216,36 @@ def _cut(works: Works, passages: list[str]) -> int:
                 EdgePassage.cut_at < work.now - KEPT, EdgePassage.cut_at.is_not(None)
             )
         )
-        log.info("downloads at the edge are cut", passages=len(marked), count=cuts.value)
+        log.info("downloads at the edge are cut", passages=marked, count=cuts.value)
         return cuts.value
+
+
+def _of(work: Work, refused: set[Question], asked_at: datetime) -> Iterator[list[str]]:
+    """Yield the ids of what was under way when it was refused, so many at once."""
+    if not refused:
+        return
+    rows = work.session.execute(
+        select(EdgePassage.id, *_QUESTION).where(
+            EdgePassage.cut_at.is_(None), EdgePassage.started_at <= asked_at
+        )
+    )
+    ids = [row[0] for row in rows if Question(*row[1:]) in refused]
+    for at in range(0, len(ids), MARKED_AT_ONCE):
+        yield ids[at : at + MARKED_AT_ONCE]
+
+
+def _is_late(work: Work) -> bool:
+    first = select(func.min(EdgePassage.started_at)).where(EdgePassage.cut_at.is_(None))
+    found = work.session.execute(first).scalar_one_or_none()
+    return found is not None and found < work.now - LONGEST
+
+
+def _mark(work: Work, these: ColumnElement[bool]) -> int:
+    statement = update(EdgePassage).where(these, EdgePassage.cut_at.is_(None))
+    done = work.session.execute(
+        statement.values(cut_at=work.now).execution_options(synchronize_session=False)
+    )
+    return cast("CursorResult[object]", done).rowcount
 
 
 # --- what was really sent -----------------------------------------------------------------------

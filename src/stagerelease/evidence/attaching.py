@@ -1,7 +1,7 @@
 """Files attached to evidence: kept by digest, served as downloads and never inline.
 
-No Work is open while bytes flow. Who may attach is asked before the first byte and again, under
-the row's lock, when the last has come.
+No Work is open while bytes flow. Who may attach is asked, and counted, before the first byte;
+asked again when the last has come, before the store keeps anything; and again under the row's lock.
 """
 
 from __future__ import annotations
@@ -66,21 +66,48 @@ def check_filename(filename: str) -> str:
     return name
 
 
-def check_may_attach(work: Work, evidence_id: str, *, filename: str, sha256: str | None) -> None:
-    """Return only if the caller may attach a file of this name to evidence that is still open.
+def check_may_attach(work: Work, evidence_id: str) -> None:
+    """Return only if the caller may attach a file to evidence that is still open.
 
     Raises:
         Unauthenticated, Forbidden, NotFound: not the caller's evidence.
         Conflict: it is decided on, or has as many files as it can.
-        Invalid: a name or digest of the wrong form.
         TooMany: the caller, who is not staff, attached too many files this hour.
     """
     require(work.actor, Permission.EVIDENCE_SUBMIT)
     check_room(work, Written.FILE)
-    check_filename(filename)
+    _check_open(work, evidence_id)
+
+
+def begin_attaching(work: Work, evidence_id: str, *, filename: str, sha256: str | None) -> None:
+    """Count one file for the caller, before its first byte; the bytes are what costs.
+
+    Raises:
+        Invalid: a name or digest of the wrong form; else see ``check_may_attach``.
+        Conflict: the evidence has a file of that name with other bytes than ``sha256``.
+    """
+    require(work.actor, Permission.EVIDENCE_SUBMIT)
+    name = check_filename(filename)
     if sha256 is not None and not is_sha256(sha256):
         sentence = "A digest is 64 lower-case hex digits."
         raise Invalid(sentence, reason="attachment.digest", fields=[FieldError("sha256", sentence)])
+    _check_open(work, evidence_id)
+    if sha256 is not None:
+        _find_same(work, evidence_id, name, sha256)
+    spend(work, Written.FILE)
+
+
+def check_may_keep(work: Work, evidence_id: str, *, filename: str, sha256: str) -> None:
+    """Return only if bytes that have come would be attached now, so that others are not kept.
+
+    Raises: as ``note_attached``.
+    """
+    require(work.actor, Permission.EVIDENCE_SUBMIT)
+    _check_open(work, evidence_id)
+    _find_same(work, evidence_id, check_filename(filename), sha256)
+
+
+def _check_open(work: Work, evidence_id: str) -> None:
     evidence = load_own(work, evidence_id)
     if evidence.state not in _OPEN_STATES:
         raise Conflict(
@@ -98,6 +125,24 @@ def check_may_attach(work: Work, evidence_id: str, *, filename: str, sha256: str
             f"{evidence.id} has {MOST_ATTACHMENTS} files, which is the most it can have.",
             reason="attachment.count",
         )
+
+
+def _find_same(work: Work, evidence_id: str, name: str, sha256: str) -> AttachmentRow | None:
+    """Return the file that is attached already, under this name with these bytes.
+
+    Raises:
+        Conflict: one of this name has others.
+    """
+    for one in queries.attachments_of(work, evidence_id):
+        if one.filename == name:
+            if one.sha256 == sha256:
+                return one
+            raise Conflict(
+                f"{evidence_id} has another file called {name!r}.",
+                reason="attachment.exists",
+                next_step="Give this one another name.",
+            )
+    return None
 
 
 class Receiver:
@@ -137,6 +182,11 @@ class Receiver:
             )
         writer.write(data)
 
+    @property
+    def sha256(self) -> str:
+        """Return the digest of what has come so far."""
+        return self._open().sha256
+
     def finish(self, sha256: str | None) -> StoredBlob:
         """Make the file durable and return what it is.
 
@@ -160,21 +210,16 @@ def note_attached(
     """Attach a file that is durable in the store; the same bytes under the same name only once.
 
     Raises:
-        see ``check_may_attach``; Unavailable: the bytes are not in the store any more.
+        see ``check_may_attach``; Conflict: another file has that name.
+        Unavailable: the bytes are not in the store any more.
     """
     lock(work, evidence_id)
-    check_may_attach(work, evidence_id, filename=filename, sha256=stored.sha256)
+    require(work.actor, Permission.EVIDENCE_SUBMIT)
     name = check_filename(filename)
-    for one in queries.attachments_of(work, evidence_id):
-        if one.filename == name:
-            if one.sha256 == stored.sha256:
-                return one
-            raise Conflict(
-                f"{evidence_id} has another file called {name!r}.",
-                reason="attachment.exists",
-                next_step="Give this one another name.",
-            )
-    spend(work, Written.FILE)
+    _check_open(work, evidence_id)
+    same = _find_same(work, evidence_id, name, stored.sha256)
+    if same is not None:
+        return same
     known = catalog.find_blob(work, stored.sha256)
     refer(work, stored.sha256, size=stored.size, owner=f"evidence:{evidence_id}", blobs=blobs)
     row = EvidenceAttachment(

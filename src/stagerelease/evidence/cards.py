@@ -14,6 +14,7 @@ import yaml
 from stagerelease.evidence.formats import MAX_ENTRIES, Defaults, Raw, parse_number
 from stagerelease.evidence.kinds import TYPES
 from stagerelease.kernel.errors import Invalid, TooLarge
+from stagerelease.kernel.plain_yaml import load_plain
 
 MAX_BLOCK = 256_000  # characters of metadata; reading YAML is slow
 _METRICS = {
@@ -49,7 +50,7 @@ def front_matter(text: str) -> Mapping[str, Any]:
             f"The metadata block has at most {MAX_BLOCK:,} characters.", reason="import.size"
         )
     try:
-        block = yaml.safe_load(source)
+        block = load_plain(source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 2}" if mark is not None else "somewhere"
@@ -57,7 +58,7 @@ def front_matter(text: str) -> Mapping[str, Any]:
         raise Invalid(
             f"The metadata block is no YAML, {line}: {problem}.", reason="import.card"
         ) from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise Invalid(
             "The metadata block holds what YAML cannot mean here.", reason="import.card"
         ) from error
@@ -83,7 +84,7 @@ def read_model_index(text: str, defaults: Defaults) -> list[Raw]:
         for r, result in enumerate(results):
             where = f"model-index.{m}.results.{r}"
             raw += _read_result(where, result, _text(model.get("name")) or "model", defaults)
-            if len(raw) > MAX_ENTRIES:  # aliases can say one list a million times
+            if len(raw) > MAX_ENTRIES:
                 return raw
     return raw
 
@@ -123,7 +124,7 @@ def _name_of(given: object) -> str | None:
 
 
 def _text(given: object) -> str:
-    """Return text, and nothing for what is none: aliases can make a list too long to print."""
+    """Return text, and nothing for what is none: a list is too long to print."""
     return given if isinstance(given, str) else ""
 
 

@@ -26,6 +26,7 @@ from stagerelease.evidence.formats import (
 from stagerelease.evidence.measure import NewEvidence, read_interval
 from stagerelease.evidence.queries import EvidenceRow
 from stagerelease.evidence.submitting import draft, hand_in
+from stagerelease.evidence.throttle import Written, spend
 from stagerelease.identity.rules import Permission, require
 from stagerelease.kernel.errors import DomainError, FieldError, Invalid, TooLarge
 
@@ -62,21 +63,40 @@ def submit_text(work: Work, *, text: str, as_draft: bool = False) -> EvidenceRow
     )
 
 
+def begin_import(work: Work) -> None:
+    """Count one import for the caller, before anybody spends time on reading the file.
+
+    Raises:
+        Unauthenticated, Forbidden: the caller submits no evidence.
+        TooMany: the caller, who is not staff, sent too many files this hour.
+    """
+    require(work.actor, Permission.EVIDENCE_SUBMIT)
+    spend(work, Written.IMPORT)
+
+
 def import_evidence(
     work: Work, *, format: str, text: str, defaults: Defaults | None = None
 ) -> list[EvidenceRow]:
     """Write every entry of a file down as a draft, or none; in a dry run see what would come.
 
-    Raises:
-        Unauthenticated, Forbidden: the caller submits no evidence, or not about a subject in it.
-        TooLarge: more than ``MAX_BYTES`` or ``MAX_ENTRIES``.
-        Invalid: with every entry that is wrong, by line or number, and each wrong field in it.
+    Raises: what ``read_file`` and ``write_entries`` raise.
     """
     require(work.actor, Permission.EVIDENCE_SUBMIT)
     defaults = defaults or Defaults()
+    return write_entries(work, read_file(format, text, defaults), defaults)
+
+
+def write_entries(work: Work, entries: Sequence[Raw], defaults: Defaults) -> list[EvidenceRow]:
+    """Write down as drafts what ``read_file`` read, while no Work was open, or nothing of it.
+
+    Raises:
+        Unauthenticated, Forbidden: the caller submits no evidence, or not about a subject in it.
+        Invalid: with every entry that is wrong, by line or number, and each wrong field in it.
+    """
+    require(work.actor, Permission.EVIDENCE_SUBMIT)
     rows: list[EvidenceRow] = []
     faults: list[FieldError] = []
-    for raw in read_file(format, text, defaults):
+    for raw in entries:
         try:
             entry = _entry(raw, defaults)
             rows.append(
@@ -97,9 +117,11 @@ def import_evidence(
 def read_file(format: str, text: str, defaults: Defaults) -> list[Raw]:
     """Return the entries of a file in their order, before anybody has looked at their fields.
 
+    Slow for a long text: call it while no Work is open, or every other writer waits for it.
+
     Raises:
         Invalid: the file cannot be read, or holds nothing.
-        TooLarge: it is too long.
+        TooLarge: more than ``MAX_BYTES`` or ``MAX_ENTRIES``.
     """
     readers: Mapping[str, Callable[[], list[Raw]]] = {
         "json": lambda: read_json(text),

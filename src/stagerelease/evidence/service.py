@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from stagerelease.evidence.attaching import (
     Receiver,
+    begin_attaching,
     check_may_attach,
+    check_may_keep,
     note_attached,
     open_attachment,
 )
@@ -25,7 +27,13 @@ from stagerelease.evidence.deciding import (
     retract,
 )
 from stagerelease.evidence.formats import Defaults
-from stagerelease.evidence.importing import import_evidence, submit_text
+from stagerelease.evidence.importing import (
+    begin_import,
+    import_evidence,
+    read_file,
+    submit_text,
+    write_entries,
+)
 from stagerelease.evidence.measure import NewEvidence, read_interval
 from stagerelease.evidence.reading import EvidencePage, Wanted, list_evidence, show_evidence
 from stagerelease.evidence.schema import evidence_types
@@ -48,7 +56,10 @@ __all__ = [
     "accept",
     "add_coordination",
     "approve_public",
+    "begin_attaching",
+    "begin_import",
     "check_may_attach",
+    "check_may_keep",
     "content_sha256",
     "dispute",
     "draft",
@@ -61,6 +72,7 @@ __all__ = [
     "note_attached",
     "open_attachment",
     "open_draft",
+    "read_file",
     "read_interval",
     "reject",
     "resolve",
@@ -70,4 +82,5 @@ __all__ = [
     "submit",
     "submit_text",
     "update_coordination",
+    "write_entries",
 ]

@@ -1,6 +1,7 @@
 """How much partners and researchers may hand in within one hour. Staff are not counted.
 
-What is refused rolls back with its Work and does not count.
+A piece that is refused rolls back with its Work and does not count. A file is counted before its
+first byte, since it is the bytes that cost.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ class Written(StrEnum):
     """What is counted."""
 
     PIECE = "piece"  # written down or edited
-    FILE = "file"
+    FILE = "file"  # attached, or sent to be
+    IMPORT = "import"  # sent, whatever became of it
 
 
-LIMITS = {Written.PIECE: 2_500, Written.FILE: 200}
+LIMITS = {Written.PIECE: 2_500, Written.FILE: 200, Written.IMPORT: 60}
 """How many an hour for one person: an import of the largest size, and some more."""
 ORGANISATION_FACTOR = 4
 _WORDS = {
     Written.PIECE: "pieces of evidence were written or edited",
     Written.FILE: "files were attached",
+    Written.IMPORT: "files of evidence were sent",
 }
 
 

@@ -30,10 +30,13 @@ from stagerelease.http.problems import install_problems
 from stagerelease.http.sentinel import Sentinel
 from stagerelease.inference.service import Contexts
 
-# The routes that stream their own bodies and enforce their own limits.
+# The routes that stream their own bodies and enforce their own limits: method and whole path, so
+# that no other route (``/{ns}/{name}/ask-access`` has any two words) is spared with them.
 UNLIMITED = re.compile(
-    r"/api/uploads/|/api/models/[^/]+/[^/]+/commit/|/api/models/[^/]+/[^/]+/preupload/"
-    r"|/api/v1/evidence/[^/]+/attachments\Z|/me/evidence/[^/]+/attachments\Z"
+    r"PUT /api/uploads/[^/]+/[^/]+"
+    r"|POST /api/models/[^/]+/[^/]+/(commit|preupload)/.+"
+    r"|POST /(api/v1|me)/evidence/[^/]+/attachments",
+    re.DOTALL,
 )
 
 

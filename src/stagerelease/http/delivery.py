@@ -31,6 +31,8 @@ from stagerelease.storage.windows import COPY, CopiedReader, Reader, Windows
 Finish = Callable[[int, int, str], Awaitable[None]]
 """Called with the first byte, the count of bytes that left, and how it ended."""
 
+Unread = Callable[[], Awaitable[None]]
+
 DOWNLOAD_HEADER = "X-Stagerelease-Download"
 """Carries the download's id to nginx, for its log; nginx does not pass it on."""
 
@@ -192,6 +194,25 @@ class ByteDelivery(Response):
             link.abort()
 
 
+class Handover(Response):
+    """The empty answer that makes nginx send a file.
+
+    ``unread`` is awaited when nginx has hung up before a byte of the answer was written: it does
+    so when its own client has left, and then neither sends nor logs anything.
+    """
+
+    def __init__(self, headers: Mapping[str, str], *, unread: Unread | None) -> None:
+        super().__init__(None, status_code=200, headers=headers)
+        self._unread = unread
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer, unless nobody is there to read it."""
+        link = link_of(scope)
+        if self._unread is not None and link is not None and link.lost:
+            await self._unread()
+        await super().__call__(scope, receive, send)
+
+
 def accel_response(
     request: Request,
     blob: LocalBlob,
@@ -200,6 +221,7 @@ def accel_response(
     root: Path,
     prefix: str,
     download_id: str | None = None,
+    unread: Unread | None = None,
 ) -> Response:
     """Return the empty answer that makes nginx send the file from its internal location.
 
@@ -213,7 +235,7 @@ def accel_response(
     fields["x-accel-redirect"] = prefix + blob.path.relative_to(root).as_posix()
     if download_id is not None:
         fields[DOWNLOAD_HEADER.lower()] = download_id
-    return Response(None, status_code=200, headers=fields)
+    return Handover(fields, unread=unread)
 
 
 def _open(blob: LocalBlob, link: Link | None) -> Reader:

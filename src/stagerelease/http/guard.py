@@ -127,7 +127,7 @@ class Guard:
     def __init__(self, app: ASGIApp, *, max_body: int, unlimited: re.Pattern[str]) -> None:
         self.app = app
         self.max_body = max_body
-        self.unlimited = unlimited  # paths whose route enforces its own limit while streaming
+        self.unlimited = unlimited  # "METHOD path" whose route enforces its own limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection scope."""
@@ -148,7 +148,7 @@ class Guard:
             await exchange.refuse(
                 400, "invalid.nul", "The address holds a NUL character.", "Remove it."
             )
-        elif self.unlimited.match(scope["path"]):
+        elif self.unlimited.fullmatch(f"{scope['method']} {scope['path']}"):
             await self.app(scope, receive, exchange.send)
         else:
             await self._limited(exchange, receive)

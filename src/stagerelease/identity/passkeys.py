@@ -45,6 +45,9 @@ WINDOW, PER_NETWORK = timedelta(minutes=15), 200
 LONGEST_NAME = 60
 AGAIN = "Try again; if your browser asks, choose the passkey you made here."
 
+UNREADABLE = (WebAuthnException, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading raises of what a browser, or somebody else, sent in its place."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
@@ -183,8 +186,8 @@ def enrol(work: Work, site: Site, *, ceremony: str, credential: str, name: str) 
             expected_origin=site.origin,
             require_user_verification=True,
         )
-        transports = json.loads(credential)["response"].get("transports") or []
-    except (WebAuthnException, ValueError, KeyError, TypeError) as error:
+        transports = json.loads(credential)["response"].get("transports")
+    except UNREADABLE as error:
         raise _refused(error) from error
     known = select(Passkey.id).where(Passkey.credential_id == made.credential_id)
     if work.session.execute(known).first() is not None:
@@ -196,7 +199,7 @@ def enrol(work: Work, site: Site, *, ceremony: str, credential: str, name: str) 
         public_key=made.credential_public_key,
         sign_count=made.sign_count,
         name=name,
-        transports=[str(t)[:20] for t in transports][:8],
+        transports=[str(t)[:20] for t in transports[:8]] if isinstance(transports, list) else [],
         synced=made.credential_device_type is CredentialDeviceType.MULTI_DEVICE,
         created_at=work.now,
     )
@@ -274,7 +277,7 @@ def show(
             credential_current_sign_count=0,
             require_user_verification=True,
         )
-    except (WebAuthnException, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise _refused(error) from error
     # Section 6.1.1: a count that does not grow is the sign of a copy; 0 twice means it has none.
     if (seen.new_sign_count or row.sign_count) and seen.new_sign_count <= row.sign_count:
@@ -290,7 +293,7 @@ def _find(work: Work, credential: str) -> Passkey | None:
     """Return the passkey in use that a browser names; its row is locked until the Work ends."""
     try:
         credential_id = base64url_to_bytes(parse_authentication_credential_json(credential).id)
-    except (WebAuthnException, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise _refused(error) from error
     return work.session.execute(
         select(Passkey)

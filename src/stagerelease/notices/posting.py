@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import random
 import socket
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -34,7 +36,7 @@ from stagerelease.notices.tables import Webhook, WebhookDelivery
 log = structlog.get_logger(__name__)
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 LONGEST_ANSWER = 1024
-LONGEST_WAIT = 15.0  # for the whole of an answer, however slowly it drips
+LONGEST_WAIT = 15.0  # for the whole exchange, however slowly it drips
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +94,85 @@ def post(
             "Host": parts.netloc,
             "Content-Type": "application/json",
             "User-Agent": "stagerelease",
+            "Accept-Encoding": "identity",  # what is packed could unpack to gigabytes
             "webhook-id": event_id,
             "webhook-timestamp": str(int(at.timestamp())),
             "webhook-signature": " ".join(Signer(s).sign(event_id, at, text) for s in signers),
         }
         with (
+            _Deadline(LONGEST_WAIT) as deadline,
             httpx.Client(timeout=TIMEOUT, follow_redirects=False, trust_env=False) as client,
             client.stream(
                 "POST",
                 target,
                 content=text.encode(),
                 headers=headers,
-                extensions={"sni_hostname": host},  # the certificate must be of the name
+                extensions={
+                    "sni_hostname": host,  # the certificate must be of the name
+                    "trace": deadline.watch,
+                },
             ) as answer,
         ):
-            got = b""
-            for chunk in answer.iter_bytes(256):
-                got += chunk
-                if len(got) >= LONGEST_ANSWER or time.monotonic() - began > LONGEST_WAIT:
-                    break
-            shown = got[:LONGEST_ANSWER].decode("utf-8", "replace")
+            shown = _beginning(answer).decode("utf-8", "replace")
             return Attempt(answer.status_code, took(), shown)
     except Unavailable as refused:
         return Attempt(None, took(), f"{refused.reason}: {refused.sentence}")
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as failed:
-        return Attempt(None, took(), type(failed).__name__)
+        late = time.monotonic() - began >= LONGEST_WAIT
+        return Attempt(None, took(), "TooSlow" if late else type(failed).__name__)
+
+
+def _beginning(answer: httpx.Response) -> bytes:
+    """Return the first bytes of a body, as they came: it was taken or not whatever they say."""
+    got = b""
+    try:
+        for chunk in answer.iter_raw(256):
+            got += chunk
+            if len(got) >= LONGEST_ANSWER:
+                break
+    except httpx.HTTPError:  # it broke, or its time was over
+        pass
+    return got[:LONGEST_ANSWER]
+
+
+class _Deadline:
+    """Ends an exchange when its time is over, whatever part of it drips: a timeout starts anew
+    with each byte, and this does not."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timer = threading.Timer(seconds, self._hang_up)
+        self._timer.daemon = True
+        self._lock = threading.Lock()
+        self._line: socket.socket | None = None
+        self._over = False
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            if self._line is not None:
+                self._line.close()
+                self._line = None
+
+    def watch(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take note of the connection when it is there (a trace function of httpcore's)."""
+        if event != "connection.connect_tcp.complete":
+            return
+        with self._lock:
+            # A descriptor of our own: TLS takes the first over before it has shaken hands.
+            self._line = info["return_value"].get_extra_info("socket").dup()
+        if self._over:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        with self._lock:
+            self._over = True
+            if self._line is not None:
+                with suppress(OSError):  # the other end was quicker
+                    self._line.shutdown(socket.SHUT_RDWR)
 
 
 def deliver(

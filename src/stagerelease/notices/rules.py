@@ -100,5 +100,13 @@ def is_public(address: str) -> bool:
     return _global(ip)
 
 
+_NOWHERE = tuple(
+    ipaddress.ip_network(one)
+    # Site-local (an intranet's), the relay of 6to4, documentation: this Python calls them global.
+    for one in ("fec0::/10", "192.88.99.0/24", "3fff::/20")
+)
+
+
 def _global(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    nowhere = any(ip in network for network in _NOWHERE)
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not nowhere

@@ -172,6 +172,11 @@ class LocalBlobWriter:
         """Return the number of bytes taken so far."""
         return self._size
 
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the bytes taken so far."""
+        return self._digest.hexdigest()
+
     def __enter__(self) -> Self:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with _answering("be written to"):
@@ -213,7 +218,7 @@ class LocalBlobWriter:
 
     def commit(self, expected_sha256: str | None = None) -> StoredBlob:
         """Sync the bytes, give them their name, sync the name."""
-        sha256 = self._digest.hexdigest()
+        sha256 = self.sha256
         if expected_sha256 is not None and sha256 != expected_sha256:
             raise Invalid(
                 f"The bytes hash to {sha256}, and {expected_sha256} was announced.",

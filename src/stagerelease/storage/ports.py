@@ -58,6 +58,11 @@ class BlobWriter(Protocol):
         """Return the number of bytes written so far."""
         ...
 
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the bytes written so far: what ``commit`` would call them."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

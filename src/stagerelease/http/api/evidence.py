@@ -266,10 +266,12 @@ def submit_new(body: SubmissionIn, begin: Begin, dry_run: DryRun = False) -> Evi
 @router.post("/api/v1/evidence/import", status_code=201)
 def import_evidence(body: ImportIn, begin: Begin, dry_run: DryRun = False) -> list[EvidenceOut]:
     """Write every entry of a file down as a draft, or none."""
+    with begin(quiet=True) as work:
+        service.begin_import(work)
+    defaults = body.defaults()
+    entries = service.read_file(body.format, body.text, defaults)  # slow: nobody waits for it
     with begin(dry_run=dry_run) as work:
-        rows = service.import_evidence(
-            work, format=body.format, text=body.text, defaults=body.defaults()
-        )
+        rows = service.write_entries(work, entries, defaults)
         return [EvidenceOut.model_validate(row) for row in rows]
 
 

@@ -55,18 +55,26 @@ async def attach(
     """Attach a file: the body is its bytes, whatever its type; ``sha256`` has them checked."""
     blobs: BlobStore = request.app.state.blobs
     limit: int = request.app.state.settings.max_attachment_bytes
-    await run_in_threadpool(_may_attach, begin, evidence_id, filename, sha256)
+    await run_in_threadpool(_begin_attaching, begin, evidence_id, filename, sha256)
     with service.Receiver(blobs, limit=limit) as receiver:
         async for piece in _pieces(request):
             await run_in_threadpool(receiver.write, piece)
+        await run_in_threadpool(_may_keep, begin, evidence_id, filename, receiver.sha256)
         stored = await run_in_threadpool(receiver.finish, sha256)
     row = await run_in_threadpool(_attached, begin, blobs, evidence_id, filename, stored)
     return AttachmentOut.model_validate(row)
 
 
-def _may_attach(begin: BeginWork, evidence_id: str, filename: str, sha256: str | None) -> None:
+def _begin_attaching(begin: BeginWork, evidence_id: str, filename: str, sha256: str | None) -> None:
+    with begin(read_only=True) as work:  # who may not makes nobody wait for a writer
+        service.check_may_attach(work, evidence_id)
+    with begin(quiet=True) as work:
+        service.begin_attaching(work, evidence_id, filename=filename, sha256=sha256)
+
+
+def _may_keep(begin: BeginWork, evidence_id: str, filename: str, sha256: str) -> None:
     with begin(read_only=True) as work:
-        service.check_may_attach(work, evidence_id, filename=filename, sha256=sha256)
+        service.check_may_keep(work, evidence_id, filename=filename, sha256=sha256)
 
 
 def _attached(

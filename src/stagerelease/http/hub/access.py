@@ -14,7 +14,7 @@ from stagerelease.access import service as access
 from stagerelease.access.queries import RequestRow
 from stagerelease.access.rules import Origin, Status
 from stagerelease.entitlements import service as entitlements
-from stagerelease.http.begin import Begin
+from stagerelease.http.begin import Begin, BeginWork
 from stagerelease.http.hub.wire import speak_hub
 from stagerelease.http.wire import origin_of
 from stagerelease.identity.rules import Permission, require
@@ -143,13 +143,13 @@ async def _answers(request: Request) -> dict[str, str]:
     """Read the gate's fields from a form or from JSON; size is limited before this.
 
     Raises:
-        Invalid: it is neither, or a field is not text.
+        Invalid: it is neither, or a field is not text that can be kept.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         try:
             given = json.loads(await request.body() or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Invalid("The body is not JSON.", reason="access.answers") from error
     elif kind in ("application/x-www-form-urlencoded", "multipart/form-data"):
         given = dict(await request.form(max_files=0, max_fields=FORM_FIELDS))
@@ -159,7 +159,19 @@ async def _answers(request: Request) -> dict[str, str]:
         isinstance(v, str | int | float | bool) for v in given.values()
     ):
         raise Invalid("The fields must be names with texts.", reason="access.answers")
-    return {str(k): str(v) for k, v in given.items()}
+    answers = {str(k): str(v) for k, v in given.items()}
+    try:
+        "".join([*answers, *answers.values()]).encode()
+    except UnicodeEncodeError as error:  # JSON can hold half a character; no store can
+        raise Invalid(
+            "The fields must be whole Unicode characters.", reason="access.answers"
+        ) from error
+    return answers
+
+
+def _may_see(begin: BeginWork, repo_id: str) -> None:
+    with begin(read_only=True) as work:
+        entitlements.see(work, work.actor, repo_id)
 
 
 @router.post("/{ns}/{name}/ask-access", response_model=None)
@@ -170,6 +182,7 @@ async def ask_access(request: Request, begin: Begin, ns: str, name: str) -> Resp
     what the form asks for and this body lacks is left open, as ``open_fields`` says and a notice
     tells the applicant: this protocol has no way to show them the form.
     """
+    await run_in_threadpool(_may_see, begin, f"{ns}/{name}")  # nobody's body is read before this
     answers = await _answers(request)
 
     def ask() -> tuple[RequestRow, tuple[str, ...]]:

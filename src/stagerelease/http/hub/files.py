@@ -103,14 +103,24 @@ def _prepare_bytes(
     blobs: BlobStore = request.app.state.blobs
     ticket = _prepare(begin, repo_id, rev, path, record=True, at_edge=at_edge)
     try:
-        return ticket, blobs.locate(ticket.copy.sha256)
+        located = blobs.locate(ticket.copy.sha256)
     except NotFound as error:
+        _abandon(request, ticket)
         log.error("blob missing", sha256=ticket.copy.sha256, path=path)
         raise Unavailable(
             "The store is missing this file's bytes; the operators were told.",
             retry_after=300,
             reason="blob.missing",
         ) from error
+    if not isinstance(located, LocalBlob):
+        _abandon(request, ticket)  # somebody else sends them
+    return ticket, located
+
+
+def _abandon(request: Request, ticket: Ticket) -> None:
+    """Forget the passage of an answer that makes the edge send nothing."""
+    if ticket.passage_id is not None:
+        edge.abandon(request.app.state.works, ticket.passage_id)
 
 
 def deliver(request: Request, ticket: Ticket, located: LocalBlob | RemoteBlob) -> Response:
@@ -120,6 +130,10 @@ def deliver(request: Request, ticket: Ticket, located: LocalBlob | RemoteBlob) -
     if not isinstance(located, LocalBlob):
         return RedirectResponse(located.url, status_code=302, headers=headers)
     if state.settings.delivery == "accel":
+
+        async def unread() -> None:
+            await run_in_threadpool(_abandon, request, ticket)
+
         return accel_response(
             request,
             located,
@@ -127,6 +141,7 @@ def deliver(request: Request, ticket: Ticket, located: LocalBlob | RemoteBlob) -
             root=state.settings.blobs_dir,
             prefix=state.settings.accel_prefix,
             download_id=ticket.passage_id,
+            unread=unread,
         )
     return _watched(request, ticket, located, headers)
 

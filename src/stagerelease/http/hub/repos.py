@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
@@ -199,14 +200,20 @@ def paths_info(
     with begin(read_only=True) as work:
         entitled = _entitled(work, f"{ns}/{name}", rev)
         files = {f.path: f for f in catalog.files(work, entitled.revision.id)}
+        folders = _folders(files)
         found: list[dict[str, Any]] = []
         for path in paths:
             if path in files:
                 found.append(tree_entry(files[path], entitled.revision, expand=expand))
-            elif any(known.startswith(f"{path}/") for known in files):
+            elif path in folders:
                 oid = entitled.revision.manifest_sha256[:40]
                 found.append({"type": "directory", "path": path, "size": 0, "oid": oid})
         return found
+
+
+def _folders(paths: Iterable[str]) -> frozenset[str]:
+    """Return every folder that one of ``paths`` lies in, however deep."""
+    return frozenset(path[:at] for path in paths for at, c in enumerate(path) if c == "/")
 
 
 @router.get("/api/models/{ns}/{name}/refs")

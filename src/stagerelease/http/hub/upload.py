@@ -120,6 +120,7 @@ async def preupload(
     request: Request, begin: Begin, ns: str, name: str, rev: str
 ) -> dict[str, list[dict[str, Any]]]:
     """Say for each file whether to send it as LFS object or in the commit."""
+    await run_in_threadpool(_may_write, begin, f"{ns}/{name}")
     body = await _body(request, PREUPLOAD_LIMIT)
     try:
         announced = PreuploadIn.model_validate_json(body)

@@ -13,7 +13,7 @@ from stagerelease.http.pages.guard import refuse_forgery
 from stagerelease.http.pages.markdown import render_text
 from stagerelease.http.problems import status_of
 from stagerelease.identity import queries as people
-from stagerelease.identity.rules import Permission, authorize
+from stagerelease.identity.rules import Permission, authorize, require
 from stagerelease.kernel.errors import (
     Conflict,
     DomainError,
@@ -104,12 +104,15 @@ def sign_form(request: Request, begin: BeginPage, version_id: str) -> Response:
 
 @router.post("/agreements/{version_id}/sign")
 def sign(request: Request, begin: BeginPage, sent: Sent, version_id: str) -> Response:
-    """Sign the text that was shown."""
+    """Sign the text that was shown; whoever signs has just shown that it is them."""
     client = request.client.host if request.client else None
     try:
-        with begin() as work:
-            version, _ = _version(work, version_id)
+        with begin(read_only=True) as work:  # a gap, or no right to sign, is told before that
+            _version(work, version_id)
+            require(work.actor, Permission.AGREEMENT_SIGN)
             _check_typed(sent)
+        with begin(proved=True) as work:
+            version, _ = _version(work, version_id)
             signature = partners.sign(
                 work,
                 version_id=version.id,

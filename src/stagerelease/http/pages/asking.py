@@ -222,10 +222,11 @@ def _again(
 def discard(request: Request, begin: BeginVisitor, org: str, name: str) -> Response:
     """Throw the draft away."""
     repo_id = f"{org}/{name}"
-    with begin() as work:
-        draft = _find(request, work, repo_id)
-        if draft is not None:
-            access.discard_draft(work, draft.id, secret=_named(request)[1])
+    with begin(read_only=True) as work:
+        found = _find(request, work, repo_id)
+    if found is not None:  # without one nothing is written, and nobody waits
+        with begin() as work:
+            access.discard_draft(work, found.id, secret=_named(request)[1])
     response = to(f"/models/{repo_id}/request")
     secure = is_secure(request)
     response.delete_cookie(_draft_cookie(request), path=f"/models/{repo_id}", secure=secure)

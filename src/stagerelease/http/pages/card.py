@@ -39,7 +39,7 @@ router = APIRouter(include_in_schema=False, dependencies=[Depends(speak_page)])
 names = APIRouter(include_in_schema=False, dependencies=[Depends(speak_page)])
 """Tried after every other route: two words in a path are a model only if nothing else has them."""
 
-LARGEST_CARD = 400_000
+LARGEST_CARD = 150_000
 """Bytes of a card that are read; what is longer is shown up to there."""
 
 
@@ -149,7 +149,7 @@ def _card(text: str) -> tuple[Mapping[str, str], Markup]:
     """Return a card's metadata and its text as HTML; one is read much oftener than it changes."""
     front, rest = split_front(text)
     wanted: tuple[str, ...] = ("license", "pipeline_tag", "tags")
-    said = {key: _words(front[key]) for key in wanted if key in front}
+    said = {key: words for key in wanted if (words := _words(front.get(key)))}
     return said, render_text(without_title(rest), rewrite=_outward)
 
 
@@ -159,6 +159,11 @@ def _outward(href: str) -> str:
 
 
 def _words(value: object) -> str:
+    """Return a plain value as text, a list of them one by one, and nothing for what is neither."""
     if isinstance(value, list):
-        return ", ".join(str(one)[:60] for one in value[:20])
-    return str(value)[:200]
+        return ", ".join(filter(None, (_word(one)[:60] for one in value[:20])))
+    return _word(value)[:200]
+
+
+def _word(value: object) -> str:
+    return str(value) if isinstance(value, str | int | float) else ""

@@ -1,7 +1,9 @@
 """Signing in as one of the demo world's people, with one click, where that can do no harm.
 
 Every condition has to hold, each time: the data directory is a demo one, the service listens on
-this machine alone, and the request comes from this machine, by its own name, through no proxy.
+this machine alone, and the request comes from this machine, by its own name and port, through no
+proxy. A proxy on this machine that says nothing of itself cannot be told from a browser here by
+what it sends; a page of another origin can. Never put one in front of a demo (docs/operators.md).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -29,7 +32,10 @@ router = APIRouter(
 FILE = "demo.json"
 PREFIX = "demo-"
 """What the name of every demo account begins with; no other account is signed in here."""
-PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+PROXIED = (
+    *("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"),
+    *("x-forwarded-port", "x-forwarded-server", "x-real-ip", "x-client-ip", "cf-connecting-ip"),
+)
 ROLES = {
     "owner": ("Owner", "everything, and who has which role"),
     "release_manager": ("Release manager", "opens promotions and applies them"),
@@ -92,9 +98,23 @@ def may_enter(request: Request) -> bool:
         and _is_here(settings.host)
         and request.client is not None
         and _is_here(request.client.host)
-        and _is_here(request.url.hostname)
+        and _is_ours(request, str(request.url))
+        and _is_ours(request, request.headers.get("origin", str(request.url)))
+        # A proxy with nothing configured asks by 1.0, as no browser has for twenty years.
+        and request.scope["http_version"] != "1.0"
         and not any(name in request.headers for name in PROXIED)
     )
+
+
+def _is_ours(request: Request, address: str) -> bool:
+    """Tell whether an address is at one of this machine's names and at the port that was asked."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return False
+    server = request.scope.get("server")
+    return _is_here(parts.hostname) and server is not None and port == server[1]
 
 
 @router.post("/demo/sign-in")

@@ -16,6 +16,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 
+from stagerelease.kernel.plain_yaml import load_plain
+
 TAGS = {
     *("p", "h2", "h3", "h4", "h5", "ul", "ol", "li", "strong", "em", "blockquote", "code", "pre"),
     *("hr", "br", "table", "thead", "tbody", "tr", "th", "td"),
@@ -36,12 +38,12 @@ def render_text(text: str, *, rewrite: Rewrite | None = None, lower: int = 1) ->
     Without ``rewrite`` there are no links at all.
     """
     tokens = _parser().parse(text)
-    ids: set[str] = set()
+    names: dict[str, int] = {}
     for place, token in enumerate(tokens):
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1]) + lower, 5)}"
         if token.type == "heading_open" and rewrite is not None:
-            token.attrSet("id", _slug(tokens[place + 1].content, ids))
+            token.attrSet("id", _slug(tokens[place + 1].content, names))
         for child in token.children or ():
             _relink(child, rewrite)
     html = _parser().renderer.render(tokens, _parser().options, {})
@@ -77,13 +79,17 @@ def _relink(token: Token, rewrite: Rewrite | None) -> None:
             token.attrSet("href", href)
 
 
-def _slug(words: str, taken: set[str]) -> str:
-    """Return the name of a heading within its page, as repositories' own readers make it."""
+def _slug(words: str, taken: dict[str, int]) -> str:
+    """Return the name of a heading within its page: equal ones are numbered from the second on.
+
+    ``taken`` counts each name, so that twelve thousand equal headings cost no more than others.
+    """
     kept = "".join(c for c in words.lower() if c.isalnum() or c in " -_").strip()
-    name = "s-" + kept.replace(" ", "-")[:60]
+    base = name = "s-" + kept.replace(" ", "-")[:60]
     while name in taken:
-        name += "-"
-    taken.add(name)
+        taken[base] += 1
+        name = f"{base}-{taken[base]}"
+    taken[name] = 1
     return name
 
 
@@ -95,8 +101,8 @@ def split_front(text: str) -> tuple[dict[str, Any], str]:
     if not mark or len(front) > LARGEST_FRONT:
         return {}, text
     try:
-        said = yaml.safe_load(front)
-    except yaml.YAMLError:
+        said = load_plain(front)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
         said = None
     return (said if isinstance(said, dict) else {}), rest.lstrip("-").lstrip("\n")
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.work import Work
@@ -26,6 +25,7 @@ from stagerelease.http.pages.evidence_form import (
     values_of,
 )
 from stagerelease.http.pages.failing import speak_page
+from stagerelease.http.pages.files import pass_file_on
 from stagerelease.http.pages.forms import Sent, Typed
 from stagerelease.http.pages.frame import page, to
 from stagerelease.http.pages.guard import refuse_forgery
@@ -43,7 +43,6 @@ router = APIRouter(
     dependencies=[Depends(speak_page), Depends(refuse_forgery)],
 )
 MOST = 50
-PIECE = 1 << 20
 ROOM = 1 << 16
 """Bytes of a form beside the file in it."""
 STATUS_WORDS = {
@@ -256,19 +255,22 @@ def submit(begin: BeginPage, evidence_id: str) -> Response:
 async def attach(request: Request, begin: BeginPage, evidence_id: str) -> Response:
     """Attach the file of a form; it is kept by its digest and never shown as a page."""
     limit: int = request.app.state.settings.max_attachment_bytes
-    await run_in_threadpool(_may_attach, begin, evidence_id, "file")
+    blobs: BlobStore = request.app.state.blobs
+    await run_in_threadpool(_may_attach, begin, evidence_id)
     _check_length(request, limit)
-    async with request.form(max_files=1, max_fields=5) as form:
-        file = form.get("file")
-        if not isinstance(file, UploadFile) or not file.filename:
+    with evidence.Receiver(blobs, limit=limit) as receiver:
+
+        async def write(piece: bytes) -> None:
+            await run_in_threadpool(receiver.write, piece)
+
+        async def named(filename: str) -> None:
+            await run_in_threadpool(_begin_attaching, begin, evidence_id, filename)
+
+        name = await pass_file_on(request, named, write)
+        if not name:
             raise Invalid("No file was chosen.", reason="attachment.none", next_step="Choose one.")
-        await run_in_threadpool(_may_attach, begin, evidence_id, file.filename)
-        blobs: BlobStore = request.app.state.blobs
-        with evidence.Receiver(blobs, limit=limit) as receiver:
-            while piece := await file.read(PIECE):
-                await run_in_threadpool(receiver.write, piece)
-            stored = await run_in_threadpool(receiver.finish, None)
-        name = file.filename
+        await run_in_threadpool(_may_keep, begin, evidence_id, name, receiver.sha256)
+        stored = await run_in_threadpool(receiver.finish, None)
     await run_in_threadpool(_attached, begin, blobs, evidence_id, name, stored)
     return to(f"/me/evidence/{evidence_id}?done=attached#done")
 
@@ -286,9 +288,19 @@ def _check_length(request: Request, limit: int) -> None:
         )
 
 
-def _may_attach(begin: BeginWork, evidence_id: str, filename: str) -> None:
+def _may_attach(begin: BeginWork, evidence_id: str) -> None:
     with begin(read_only=True) as work:
-        evidence.check_may_attach(work, evidence_id, filename=filename, sha256=None)
+        evidence.check_may_attach(work, evidence_id)
+
+
+def _begin_attaching(begin: BeginWork, evidence_id: str, filename: str) -> None:
+    with begin(quiet=True) as work:
+        evidence.begin_attaching(work, evidence_id, filename=filename, sha256=None)
+
+
+def _may_keep(begin: BeginWork, evidence_id: str, filename: str, sha256: str) -> None:
+    with begin(read_only=True) as work:
+        evidence.check_may_keep(work, evidence_id, filename=filename, sha256=sha256)
 
 
 def _attached(

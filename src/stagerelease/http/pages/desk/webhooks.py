@@ -68,8 +68,9 @@ def create(request: Request, begin: BeginPage, sent: Sent) -> Response:
     """Register a webhook and show its secret, this once."""
     state = request.app.state
     try:
-        with begin(quiet=True) as work:
+        with begin(read_only=True) as work:
             require(work.actor, Permission.WEBHOOK_MANAGE)
+        with begin(quiet=True, proved=True) as work:  # a secret is made, and events leave the house
             row = notices.create_webhook(
                 work,
                 url=needed(sent, "url", "Give the https address that events are posted to."),
@@ -141,9 +142,12 @@ def _step(
 
 
 @router.post("/{webhook_id}/rotate")
-def rotate(request: Request, begin: BeginPage, webhook_id: str) -> Response:
+def rotate(request: Request, begin: BeginPage, sent: Sent, webhook_id: str) -> Response:
     """Make a new secret and show it, this once; the old one signs beside it for a day."""
-    with begin(quiet=True) as work:
+    del sent  # read, so that a proof that is asked for first can send it on
+    with begin(read_only=True) as work:
+        require(work.actor, Permission.WEBHOOK_MANAGE)
+    with begin(quiet=True, proved=True) as work:
         row = notices.rotate_secret(work, webhook_id, link_key=request.app.state.link_key)
     return _show(request, begin, webhook_id, status=201, secret=row.secret or "")
 
