@@ -20,10 +20,13 @@ from stagerelease.kernel.errors import (
     Corrupt,
     Invalid,
     NotFound,
+    Stale,
     TooLarge,
     TooMany,
     Unauthenticated,
 )
+from stagerelease.ledger.tables import LogDetail
+from stagerelease.releases import service as releases
 from stagerelease.releases.tables import Promotion
 
 __all__ = ["database_url", "staff", "staffed", "track"]
@@ -63,6 +66,29 @@ def test_a_file_is_kept_by_its_digest_and_read_back(works, staff, track, blobs):
         assert service.show_evidence(work, row.id).attachments == (one,)
     with blobs.open(digest) as reader:
         assert reader.read() == DATA
+
+
+def test_what_is_accepted_is_what_was_read(works, staff, track, blobs):
+    """A file that came between reading and accepting is read first."""
+    row = hand_in(staff)
+
+    def read():
+        with staff.begin("rae", read_only=True) as work:
+            return service.show_evidence(work, row.id).seen_sha256
+
+    before = read()
+    attach(staff, blobs, "mia", row.id)
+    with staff.begin("rae") as work, pytest.raises(Stale) as refused:
+        releases.accept_evidence(work, row.id, seen=before)
+    assert refused.value.reason == "evidence.changed"
+    now = read()
+    with staff.begin("rae") as work:
+        assert releases.accept_evidence(work, row.id, seen=now).state == "accepted"
+    with staff.begin("aud", read_only=True) as work:
+        said = work.session.scalars(select(LogDetail.body)).all()
+    assert any(now.encode() in body for body in said)
+    with works.begin(ANONYMOUS, read_only=True) as work, pytest.raises(Unauthenticated):
+        service.show_evidence(work, row.id)
 
 
 def test_a_file_over_the_limit_leaves_nothing(staff, track, blobs):

@@ -10,18 +10,23 @@ from stagerelease.evidence.moving import lock, move, record
 from stagerelease.evidence.queries import EvidenceRow
 from stagerelease.evidence.reading import load_visible
 from stagerelease.evidence.rules import STANDING, FactStatus, State, check_text
+from stagerelease.evidence.submitting import seen_sha256
 from stagerelease.evidence.tables import Evidence
 from stagerelease.identity.rules import Permission, authorize, require
-from stagerelease.kernel.errors import Conflict, Forbidden
+from stagerelease.kernel.errors import Conflict, Forbidden, Stale
 
 
-def accept(work: Work, evidence_id: str, *, reason: str = "") -> EvidenceRow:
+def accept(
+    work: Work, evidence_id: str, *, reason: str = "", seen: str | None = None
+) -> EvidenceRow:
     """Accept submitted evidence, so that it counts for gates; what it supersedes ends with it.
 
     Faces call ``releases.service.accept_evidence``, which also re-opens the requests that rest on
-    what it supersedes.
+    what it supersedes. ``seen`` is the digest of what the judge read, words and files, as its page
+    says it: a file may be attached until the decision. The log commits to it either way.
 
     Raises:
+        Stale: it is not what was ``seen``.
         NotFound, Forbidden: no such evidence; the caller does not decide on evidence, wrote or
             entered it, or is no human.
         Conflict: it is not submitted, or is only recalled (``evidence.recalled``).
@@ -30,6 +35,7 @@ def accept(work: Work, evidence_id: str, *, reason: str = "") -> EvidenceRow:
     reason = check_text(reason, "reason", field="reason", required=False)
     evidence, old = _lock_with_old(work, evidence_id)
     _refuse_own(work, evidence)
+    judged = _check_seen(work, evidence, seen)
     before = evidence.state
     if before == State.DISPUTED:
         raise Conflict(
@@ -56,8 +62,20 @@ def accept(work: Work, evidence_id: str, *, reason: str = "") -> EvidenceRow:
         "accepted",
         before=before,
         reason=reason,
-        detail={"supersedes": evidence.supersedes_id},
+        detail={"supersedes": evidence.supersedes_id, "seen_sha256": judged},
     )
+
+
+def _check_seen(work: Work, evidence: Evidence, seen: str | None) -> str:
+    """Return the digest of what is judged; refuse when it is not what was ``seen``."""
+    judged = seen_sha256(work, queries.load_evidence(work, evidence.id))
+    if seen is not None and seen != judged:
+        raise Stale(
+            f"{evidence.id} was changed, or given another file, after you opened it.",
+            reason="evidence.changed",
+            next_step="Look at it as it is now, and decide on that.",
+        )
+    return judged
 
 
 def _lock_with_old(work: Work, evidence_id: str) -> tuple[Evidence, Evidence | None]:

@@ -25,6 +25,7 @@ from stagerelease.evidence.queries import (
     storable,
 )
 from stagerelease.evidence.rules import Precision, State, describe_precision, precisions
+from stagerelease.evidence.submitting import seen_sha256
 from stagerelease.evidence.tables import Evidence, EvidenceAuthor
 from stagerelease.identity.rules import Permission, authorize
 from stagerelease.kernel.errors import FieldError, Invalid, NotFound, Unauthenticated
@@ -44,6 +45,7 @@ class EvidencePage:
     precision: tuple[Precision, ...]
     beside: tuple[str, ...]  # sentences that stand beside the claim
     superseded_by: str | None
+    seen_sha256: str  # of its words and files, for whoever decides on it; empty for others
 
 
 def reads_all(work: Work) -> bool:
@@ -183,6 +185,7 @@ def show_evidence(work: Work, evidence_id: str) -> EvidencePage:
         precision=figures,
         beside=beside(row),
         superseded_by=_superseded_by(work, row) if open_to else None,
+        seen_sha256=seen_sha256(work, row) if reads_all(work) else "",
     )
 
 

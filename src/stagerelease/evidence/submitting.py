@@ -217,6 +217,12 @@ def content_sha256(row: EvidenceRow) -> str:
     return canonical_sha256(document)
 
 
+def seen_sha256(work: Work, row: EvidenceRow) -> str:
+    """Return the digest of a piece of evidence with its files: what was there to be judged."""
+    files = [[one.filename, one.sha256] for one in queries.attachments_of(work, row.id)]
+    return canonical_sha256({"content_sha256": content_sha256(row), "files": sorted(files)})
+
+
 # --- parts ---------------------------------------------------------------------------------------
 
 

@@ -135,8 +135,8 @@ def lift_hold(work: Work, hold_id: int, *, reason: str) -> HoldRow:
             reason="hold.consented",
             next_step="Ask another person who may lift holds.",
         )
-    who = standing(work, sorted({c.person_id for c in before}), lock=True)
-    counted = 1 + sum(
+    who = standing(work, sorted({me, *(c.person_id for c in before)}), lock=True)
+    counted = sum(
         1
         for _, human, disabled, roles in who.values()
         if human and not disabled and roles & _MAY_LIFT

@@ -62,7 +62,9 @@ def dispute_evidence(work: Work, evidence_id: str, *, reason: str) -> Taken:
     return _reopen(work, using, evidence_id, "disputed", reason)
 
 
-def accept_evidence(work: Work, evidence_id: str, *, reason: str = "") -> EvidenceRow:
+def accept_evidence(
+    work: Work, evidence_id: str, *, reason: str = "", seen: str | None = None
+) -> EvidenceRow:
     """Accept submitted evidence; unapplied requests that rest on what it supersedes are re-opened.
 
     Else a piece that blocks a request could be put out of the way by another that says worse.
@@ -74,7 +76,7 @@ def accept_evidence(work: Work, evidence_id: str, *, reason: str = "") -> Eviden
     old = load_evidence(work, evidence_id).supersedes_id
     using = _lock_users(work, old) if old is not None else []
     stood = old is not None and load_evidence(work, old).state in STANDING
-    row = evidence.accept(work, evidence_id, reason=reason)
+    row = evidence.accept(work, evidence_id, reason=reason, seen=seen)
     if row.supersedes_id != old:
         raise Conflict(
             f"{row.id} was changed a moment ago.",

@@ -195,8 +195,8 @@ def sign_waiver(work: Work, waiver_id: str) -> WaiverRow:
             next_step="Ask another person who may sign waivers.",
         )
     _refuse_requester(work, track.id, waiver.stage, me)
-    who = facts.standing(work, sorted(before), lock=True)
-    good = 1 + sum(
+    who = facts.standing(work, sorted({me, *before}), lock=True)
+    good = sum(
         human and not disabled and bool(roles & facts.MAY_WAIVE)
         for _, human, disabled, roles in who.values()
     )

@@ -86,6 +86,9 @@ class NoteIn(In):
     """A remark, if there is one to make."""
 
     reason: Annotated[str, Field(max_length=4000)] = ""
+    seen: Annotated[str, Field(max_length=64, description="The `seen_sha256` you read.")] | None = (
+        None
+    )
 
 
 class ShownIn(In):
@@ -180,6 +183,7 @@ class EvidencePageOut(EvidenceOut):
     superseded_by: str | None
     events: list[EventOut]
     attachments: list[AttachmentOut]
+    seen_sha256: str
 
 
 class TakenOut(Out):
@@ -204,6 +208,7 @@ def _page_out(page: service.EvidencePage) -> EvidencePageOut:
         superseded_by=page.superseded_by,
         events=[EventOut.model_validate(one) for one in page.events],
         attachments=[AttachmentOut.model_validate(one) for one in page.attachments],
+        seen_sha256=page.seen_sha256,
     )
 
 
@@ -298,7 +303,7 @@ def submit_draft(evidence_id: Id, begin: Begin, dry_run: DryRun = False) -> Evid
 def accept(evidence_id: Id, body: NoteIn, begin: Begin, dry_run: DryRun = False) -> EvidenceOut:
     """Accept submitted evidence, so that it counts for gates."""
     with begin(dry_run=dry_run) as work:
-        row = releases.accept_evidence(work, evidence_id, reason=body.reason)
+        row = releases.accept_evidence(work, evidence_id, reason=body.reason, seen=body.seen)
         return EvidenceOut.model_validate(row)
 
 

@@ -151,7 +151,8 @@ def accept(request: Request, begin: BeginPage, sent: Sent, evidence_id: str) -> 
     """Accept submitted evidence, so that it counts for gates."""
 
     def act(work: Work) -> EvidenceRow:
-        return releases.accept_evidence(work, evidence_id, reason=sent.get("accept_reason"))
+        reason, seen = sent.get("accept_reason"), sent.get("seen") or None
+        return releases.accept_evidence(work, evidence_id, reason=reason, seen=seen)
 
     return _step(request, begin, evidence_id, sent, act, done="accepted")
 
