@@ -69,7 +69,7 @@ def erase_person(work: Work, handle: str, *, reason: str) -> Erased:
     traces.empty_requests(work, person)
     traces.empty_mail(work, person, names, pseudonym)
     # What follows is told to others and logged: by now under the pseudonym.
-    withdrawn = _withdraw_requests(work, person)
+    withdrawn = _withdraw_requests(work, people.load_person(work, person.id))
     revoked = _revoke_grants(work, person.id)
     _forget_reports(work, person.id)
     while ledger.sequence_pending(work):  # what waits for its place commits to who did it, too
