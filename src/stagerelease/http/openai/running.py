@@ -296,7 +296,7 @@ async def while_permitted(
         if outcome not in ("cut", "client_left", "timeout"):
             record.usage.settle()
         await _stopped(task)
-        await record.end(outcome)
+        await record.end(outcome, patience=SOON if outcome == "cut" else None)
 
 
 def _outcome_of(task: asyncio.Future[Any]) -> str:
