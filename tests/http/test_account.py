@@ -112,7 +112,9 @@ def test_a_printed_link_lets_in_once_to_make_a_key(world):
         made = proving.make_enrolment(work, world.actor("owner").name)
     token = links.sign_link(world.box.link_key, made.link)
     with browser(world) as client:
-        assert client.get("/enrol", params={"t": token}).status_code == 200
+        opened = client.get("/enrol", params={"t": token})
+        assert opened.status_code == 200
+        assert opened.headers["referrer-policy"] == "strict-origin"  # not into a log, as a referrer
         assert client.get("/me").status_code == 303  # looking does nothing
         got = client.post("/enrol", data={"t": token})
         assert got.headers["location"] == "/me/security/passkey?first=1"

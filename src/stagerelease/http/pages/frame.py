@@ -241,6 +241,8 @@ def page(
     asked = part if part and request.headers.get("hx-request") == "true" else template
     body = environment().get_template(asked).render(values)
     kept = {**HEADERS, "Vary": "HX-Request, Cookie, Accept-Encoding", **(headers or {})}
+    if "t" in request.query_params:  # a link that signs in: its address goes along to nobody
+        kept["Referrer-Policy"] = "strict-origin"
     if not _may_be_packed(request):
         return HTMLResponse(body, status, kept)
     kept["Content-Encoding"] = "gzip"
