@@ -567,7 +567,7 @@ def test_who_asks_for_what_cannot_be_loaded_leaves_the_loader_to_others(
             await asyncio.sleep(0.002)
 
     with_engine(blobs, options(), main)
-    assert 2 <= len(tries) <= 4
+    assert 1 <= len(tries) <= 4  # of hundreds of requests
 
 
 def test_a_load_that_failed_can_be_tried_again(tmp_path: Path) -> None:
@@ -578,12 +578,13 @@ def test_a_load_that_failed_can_be_tried_again(tmp_path: Path) -> None:
     blobs.delete(weights)
 
     async def main(engine: LocalEngine) -> None:
+        began = time.monotonic()
         refusal = await refusal_of(engine, Job(whole, [TEXT]))
         assert refusal.reason == "engine.model"
         with blobs.writer() as writer:
             writer.write(raw)
             writer.commit(weights)
-        await asyncio.sleep(0.5)  # a little longer than it took to fail
+        await asyncio.sleep(20 * (time.monotonic() - began))  # longer than it rests
         assert (await ask(engine, Job(whole, [TEXT])))[0].reason
 
     with_engine(blobs, options(), main)
