@@ -63,7 +63,8 @@ def test_every_page_carries_the_policy_and_refuses_to_be_framed(world):
             assert headers["content-security-policy"] == POLICY
             assert headers["x-frame-options"] == "DENY"
             assert headers["x-content-type-options"] == "nosniff"
-            assert headers.get_list("referrer-policy") == ["same-origin"]
+            told = "strict-origin" if "?t=" in path else "same-origin"  # a link signs in
+            assert headers.get_list("referrer-policy") == [told]
             assert headers["cache-control"] == "no-store"
     with world.client() as client:  # other faces keep theirs
         assert client.get("/livez").headers.get_list("referrer-policy") == ["no-referrer"]

@@ -109,8 +109,8 @@ def sign(request: Request, begin: BeginPage, sent: Sent, version_id: str) -> Res
     try:
         with begin(read_only=True) as work:  # a gap, or no right to sign, is told before that
             _version(work, version_id)
-            require(work.actor, Permission.AGREEMENT_SIGN)
             _check_typed(sent)
+            require(work.actor, Permission.AGREEMENT_SIGN)
         with begin(proved=True) as work:
             version, _ = _version(work, version_id)
             signature = partners.sign(
