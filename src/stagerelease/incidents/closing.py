@@ -25,8 +25,8 @@ from stagerelease.kernel.canonical import canonical_sha256
 from stagerelease.kernel.errors import Conflict
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
-from stagerelease.releases.facts import standing
 from stagerelease.releases.humans import accountable
+from stagerelease.releases.people import standing
 
 _MAY_CLOSE = frozenset(r for r in Role if Permission.INCIDENT_MANAGE in ROLE_PERMISSIONS[r])
 

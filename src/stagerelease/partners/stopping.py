@@ -38,9 +38,9 @@ from stagerelease.partners.rules import (
     check_grant_move,
 )
 from stagerelease.partners.tables import Grant, GrantResume
-from stagerelease.releases.facts import standing as standing_of_people
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.moving import lock_track
+from stagerelease.releases.people import standing as standing_of_people
 from stagerelease.releases.rules import check_text
 
 MAX_REASON = 1000

@@ -9,7 +9,7 @@ from datetime import datetime
 from stagerelease.db.work import Work
 from stagerelease.evidence import queries as evidence
 from stagerelease.identity.rules import Permission, require
-from stagerelease.releases import facts, queries, requests
+from stagerelease.releases import people, queries, requests
 from stagerelease.releases.gates import Facts, counted
 from stagerelease.releases.ladder import WITHDRAWN
 from stagerelease.releases.queries import HoldRow, TrackRow
@@ -134,7 +134,7 @@ def _approvals(work: Work, promotions: Sequence[PromotionRow]) -> dict[int, int]
     """Return how many approvals of each request count now, as the quorum gate would say."""
     given = requests.approvals_given(work, [p.id for p in promotions])
     approvers = {a.person_id for rows in given.values() for a in rows}
-    who = facts.standing(work, approvers)
+    who = people.standing(work, approvers)
     # Only what an approver wrote can make an approval not count; the rest need not be read.
     written = evidence.written_by(work, approvers) if approvers else set()
     named = {i for p in promotions for i in p.evidence_ids if i in written}
@@ -152,7 +152,7 @@ def _approvals(work: Work, promotions: Sequence[PromotionRow]) -> dict[int, int]
                     request_hash=p.request_hash,
                     entered_at=p.created_at,
                     first_served_at=None,
-                    approvals=facts.approval_facts(given.get(p.id, ()), who),
+                    approvals=people.approval_facts(given.get(p.id, ()), who),
                     evidence=tuple(known[i] for i in p.evidence_ids if i in known),
                 )
             )

@@ -15,9 +15,9 @@ from stagerelease.kernel.errors import Conflict, Invalid, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.releases import queries
-from stagerelease.releases.facts import standing
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.moving import lock_tracks
+from stagerelease.releases.people import standing
 from stagerelease.releases.queries import HoldPage, HoldRow
 from stagerelease.releases.rules import HOLD_SCOPES, LIFT_CONSENTS, check_text
 from stagerelease.releases.tables import Hold, HoldLift, Track

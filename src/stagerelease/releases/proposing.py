@@ -24,8 +24,8 @@ from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
 from stagerelease.releases import queries
 from stagerelease.releases.differing import Change, differences
-from stagerelease.releases.facts import Standing, standing
 from stagerelease.releases.humans import accountable
+from stagerelease.releases.people import Standing, standing
 from stagerelease.releases.planning import all_shipped, is_shipped, record_version
 from stagerelease.releases.plans import parse_plan
 from stagerelease.releases.queries import MAX_ID, PlanRow

@@ -18,7 +18,7 @@ from stagerelease.kernel.clock import iso, said
 from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
-from stagerelease.releases import facts, queries, waiver_rows
+from stagerelease.releases import people, queries, waiver_rows
 from stagerelease.releases.gates import KINDS, WAIVER_SIGNERS
 from stagerelease.releases.humans import accountable
 from stagerelease.releases.moving import lock_track
@@ -195,9 +195,9 @@ def sign_waiver(work: Work, waiver_id: str) -> WaiverRow:
             next_step="Ask another person who may sign waivers.",
         )
     _refuse_requester(work, track.id, waiver.stage, me)
-    who = facts.standing(work, sorted({me, *before}), lock=True)
+    who = people.standing(work, sorted({me, *before}), lock=True)
     good = sum(
-        human and not disabled and bool(roles & facts.MAY_WAIVE)
+        human and not disabled and bool(roles & people.MAY_WAIVE)
         for _, human, disabled, roles in who.values()
     )
     if good >= WAIVER_SIGNERS:
