@@ -120,11 +120,14 @@ def test_the_same_by_the_keyboard_alone(people, world):
     page.keyboard.press("?")
     assert page.locator("#keys").is_visible()
     page.keyboard.press("Escape")
+    page.locator("#keys").wait_for(state="hidden")  # a browser closes it in its own time
     page.keyboard.press("/")
-    assert page.evaluate("document.activeElement.id") == "f-q"
-    page.keyboard.type("335M")
-    page.locator("#board tbody tr").nth(1).wait_for(state="detached")  # narrowed in place
-    page.wait_for_load_state("networkidle")  # each letter may have asked for the table once more
+    page.wait_for_function("document.activeElement.id === 'f-q'")
+    with page.expect_response(lambda answer: "q=335M" in answer.url):  # whatever letters asked for
+        page.keyboard.type("335M")
+    page.wait_for_url("**/staff?q=335M*")  # narrowed in place, and the address follows
+    page.locator("#board tbody tr").nth(1).wait_for(state="detached")
+    page.locator(".htmx-request, .htmx-swapping, .htmx-settling").wait_for(state="detached")
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("j")
     assert repo in page.evaluate("document.activeElement.textContent")
