@@ -26,6 +26,7 @@ class Evidence(Base):
         Index("ix_evidence_organisation_id", "organisation_id", "id"),
         Index("ix_evidence_public", "public", "state", "id"),
         Index("ix_evidence_supersedes_id", "supersedes_id"),
+        Index("ix_evidence_created_by", "created_by"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
