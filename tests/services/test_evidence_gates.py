@@ -877,8 +877,7 @@ def attest(works, track, *, key="key-1", compromised=False):
         )
 
 
-def tell(staff, clock, *, days_ago, window_ends_at=None):
-    day = clock.now() - days_ago * DAY
+def tell(staff, happened_on, *, window_ends_at=None):
     with staff.begin("mia") as work:
         evidence.add_coordination(
             work,
@@ -886,7 +885,7 @@ def tell(staff, clock, *, days_ago, window_ends_at=None):
             developer="Another laboratory",
             claim="They build one too.",
             kind="contact",
-            happened_on=f"{day:%Y-%m-%d}",
+            happened_on=happened_on,
             source="https://example.org/letter",
             fact_status="verified",
             window_ends_at=window_ends_at,
@@ -899,7 +898,8 @@ def test_signed_locked_and_told(works, staff, clock):
     asked = {"gate.card_locked", "gate.signed", "gate.coordination"}  # code is another track
     assert blocked(staff, request) == asked
     attest(works, track)
-    tell(staff, clock, days_ago=20, window_ends_at=clock.now() + 15 * DAY)
+    told = f"{clock.now() - 20 * DAY:%Y-%m-%d}"
+    tell(staff, told, window_ends_at=clock.now() + 15 * DAY)
     assert blocked(staff, request) == {"gate.coordination"}
     assert gate(staff, request, "coordination").due == clock.now() + 15 * DAY
     assert gate(staff, request, "signed").measured == "key-1"
@@ -913,17 +913,7 @@ def test_a_date_that_is_not_exact_opens_no_window_early(works, staff, clock):
     track = make_track(works, repo_id=REPO, plan=ATTESTED, salt="b")
     attest(works, track)
     request = approve(staff, ask(staff, track), "rae", "rob")
-    with staff.begin("mia") as work:
-        evidence.add_coordination(
-            work,
-            family_id="gpt2-mini",
-            developer="Another laboratory",
-            claim="They build one too.",
-            kind="contact",
-            happened_on=f"{clock.now():%Y}",
-            source="https://example.org/letter",
-            fact_status="verified",
-        )
+    tell(staff, f"{clock.now():%Y}")
     assert blocked(staff, request) == {"gate.coordination"}
     due = gate(staff, request, "coordination").due
     assert due is not None
@@ -938,7 +928,7 @@ def test_a_signature_of_another_or_a_compromised_key_signs_nothing(works, staff,
     track = make_track(works, repo_id=REPO, plan=ATTESTED, salt="b")
     request = approve(staff, ask(staff, track), "rae", "rob")
     attest(works, track, **broken)
-    tell(staff, clock, days_ago=40)
+    tell(staff, f"{clock.now() - 40 * DAY:%Y-%m-%d}")
     assert blocked(staff, request) == {"gate.signed"}
 
 
