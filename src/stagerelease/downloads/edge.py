@@ -50,14 +50,18 @@ BATCH = 1 << 18  # bytes of log handled in one transaction
 FIRST_LINE = 4096
 
 
-def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> Ticket:
+def prepare(
+    work: Work, *, repo_id: str, rev: str, path: str, record: bool, again: str | None = None
+) -> Ticket:
     """Decide as ``downloads.prepare`` does, and note in the same transaction that bytes may flow.
 
     Raises:
         NotFound: as ``downloads.prepare``.
         Gated: as ``downloads.prepare``.
     """
-    ticket = downloads.prepare(work, repo_id=repo_id, rev=rev, path=path, record=record)
+    ticket = downloads.prepare(
+        work, repo_id=repo_id, rev=rev, path=path, record=record, again=again
+    )
     if ticket.download_id is None and ticket.path in downloads.OPEN_FILES:
         return ticket  # open to all who may know of it: nothing to count, nobody to cut
     work.session.flush()  # the passage refers to the download

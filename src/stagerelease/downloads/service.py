@@ -1,7 +1,8 @@
 """A permitted request becomes a recorded delivery; the bytes flow after the Work has ended.
 
 Ranges that one recipient asks of one file within ``SAME_DOWNLOAD`` belong to one download, so a
-resumed or parallel download is one entry of the log: started once, completed once.
+resumed or parallel download is one entry of the log: started once, completed once. Who is not known
+is recognised only by what the process that answers remembers (``again``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import and_, exists, select
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.epoch import read_epoch
@@ -74,8 +75,13 @@ class FileMissing(NotFound):
         self.commit = commit
 
 
-def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> Ticket:
+def prepare(
+    work: Work, *, repo_id: str, rev: str, path: str, record: bool, again: str | None = None
+) -> Ticket:
     """Decide on one file for ``work.actor``; with ``record``, write that a delivery begins.
+
+    ``again`` is the download that this one may go on with when nobody is known to ask: it is looked
+    at, not trusted.
 
     Raises:
         NotFound: the repository is not visible (reason ``repo``), or the revision is unknown.
@@ -114,40 +120,45 @@ def prepare(work: Work, *, repo_id: str, rev: str, path: str, record: bool) -> T
     )
     if not ticket.recorded:
         return ticket
-    download_id = _begin(work, ticket, entitled.track.id if entitled.track else None)
+    track_id = entitled.track.id if entitled.track else None
+    download_id = _going_on(work, ticket, track_id, again) or _begin(work, ticket, track_id)
     return replace(ticket, download_id=download_id)
 
 
+def _going_on(work: Work, ticket: Ticket, track_id: str | None, again: str | None) -> str | None:
+    """Return the download that this request goes on with, or None when it is a new one."""
+    if work.actor.is_human:
+        whose = Download.person_id == work.actor.id
+    elif again is not None:
+        whose = and_(Download.id == again, Download.person_id.is_(None))
+    else:
+        return None
+    return work.session.execute(
+        select(Download.id)
+        .where(
+            whose,
+            Download.sha256 == ticket.copy.sha256,
+            Download.track_id.is_not_distinct_from(track_id),
+            Download.path == ticket.path,
+            Download.grant_id.is_not_distinct_from(ticket.decision.grant_id),
+            Download.started_at > work.now - SAME_DOWNLOAD,
+        )
+        .order_by(Download.started_at.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+
+
 def _begin(work: Work, ticket: Ticket, track_id: str | None) -> str:
-    """Record that a download begins, or goes on, and return its id.
+    """Record that a download begins, and return its id.
 
     What staff fetch of a revision that is on no track is in the log as well; it is nobody's use of
     a release, so no day's figures count it.
     """
-    person = work.actor.id if work.actor.is_human else None
-    if person is not None:
-        known = work.session.execute(
-            select(Download.id)
-            .where(
-                Download.person_id == person,
-                Download.sha256 == ticket.copy.sha256,
-                Download.track_id.is_(None) if track_id is None else Download.track_id == track_id,
-                Download.path == ticket.path,
-                Download.grant_id.is_(ticket.decision.grant_id)
-                if ticket.decision.grant_id is None
-                else Download.grant_id == ticket.decision.grant_id,
-                Download.started_at > work.now - SAME_DOWNLOAD,
-            )
-            .order_by(Download.started_at.desc())
-            .limit(1)
-        ).scalar_one_or_none()
-        if known is not None:
-            return known
     download = Download(
         id=new_id("dl"),
         track_id=track_id,
         grant_id=ticket.decision.grant_id,
-        person_id=person,
+        person_id=work.actor.id if work.actor.is_human else None,
         token_id=work.actor.token_id,
         revision_id=ticket.commit,
         path=ticket.path,
@@ -195,6 +206,7 @@ def record_transfer(
 ) -> None:
     """Record, inside a quiet Work, how one body of a download ended (see ``finish``)."""
     download = work.session.get_one(Download, download_id, with_for_update=True)
+    adds = _adds(work, download, first, sent)
     work.session.add(
         Transfer(
             id=transfer_id or new_id("xfr"),
@@ -211,7 +223,7 @@ def record_transfer(
         download.counted_at = None
     if outcome == "cut":
         _note(work, download, "download.cut", sent)
-    if download.completed_at is None and _covers(work, download):
+    if adds and _covers(work, download):
         download.completed_at = work.now
         _note(work, download, "download.completed", download.bytes_sent)
 
@@ -224,6 +236,21 @@ def _note(work: Work, download: Download, event: str, sent: int) -> None:
         actor=download.person_id or ANONYMOUS.id,
         detail={"sha256": download.sha256, "bytes": sent, "path": download.path},
     )
+
+
+def _adds(work: Work, download: Download, first: int, sent: int) -> bool:
+    """Tell whether this body may have brought what was missing of the file.
+
+    Whoever asks for one byte over and over must not make every answer read all the earlier ones.
+    """
+    if download.completed_at is not None or download.bytes_sent + sent < download.size:
+        return False
+    held = exists().where(
+        Transfer.download_id == download.id,
+        Transfer.first_byte <= first,
+        Transfer.first_byte + Transfer.bytes_sent >= first + max(sent, 1),
+    )
+    return not work.session.execute(select(held)).scalar_one()
 
 
 def _covers(work: Work, download: Download) -> bool:

@@ -17,6 +17,7 @@ from stagerelease.http.guard import Guard
 from stagerelease.http.hub import FILES
 from stagerelease.http.hub import ROUTERS as HUB_ROUTERS
 from stagerelease.http.hub.decisions import Decisions
+from stagerelease.http.hub.strangers import Strangers
 from stagerelease.http.needs import Described
 from stagerelease.http.openai import ROUTERS as OPENAI_ROUTERS
 from stagerelease.http.openai.continuing import Continuing
@@ -73,6 +74,7 @@ def create_app(ports: Ports) -> FastAPI:
     app.state.demo = read_demo(ports.settings)
     app.state.sentinel = Sentinel(ports.works)
     app.state.decisions = Decisions(app.state.sentinel, ports.works.clock.now)
+    app.state.strangers = Strangers()
     app.state.edge_watch = EdgeWatch(ports.works)
     app.state.engine = ports.engine
     app.state.contexts = Contexts(ports.blobs)

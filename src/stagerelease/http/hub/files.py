@@ -17,6 +17,7 @@ from stagerelease.entitlements import service as entitlements
 from stagerelease.http.begin import BeginPublic, BeginWork, bearer_of
 from stagerelease.http.delivery import accel_response
 from stagerelease.http.hub.decisions import Decisions
+from stagerelease.http.hub.strangers import Strangers
 from stagerelease.http.hub.wire import speak_hub, split_after
 from stagerelease.http.watched import watched
 from stagerelease.kernel.digests import is_commit
@@ -44,12 +45,30 @@ def _headers(ticket: Ticket) -> dict[str, str]:
     }
 
 
-def _prepare(
-    begin: BeginWork, repo_id: str, rev: str, path: str, *, record: bool, at_edge: bool = False
+def _decide(begin: BeginWork, repo_id: str, rev: str, path: str) -> Ticket:
+    with begin(read_only=True, quiet=True) as work:
+        return downloads.prepare(work, repo_id=repo_id, rev=rev, path=path, record=False)
+
+
+def _record(
+    request: Request, begin: BeginWork, repo_id: str, rev: str, path: str, *, at_edge: bool
 ) -> Ticket:
-    decide = edge.prepare if at_edge else downloads.prepare
-    with begin(read_only=not record, quiet=True) as work:
-        return decide(work, repo_id=repo_id, rev=rev, path=path, record=record)
+    """Decide, and write that a delivery begins, or that a stranger's earlier one goes on."""
+    strangers: Strangers = request.app.state.strangers
+    key = strangers.key(request, repo_id, rev, path)
+    prepare = edge.prepare if at_edge else downloads.prepare
+    with begin(quiet=True) as work:
+        ticket = prepare(
+            work,
+            repo_id=repo_id,
+            rev=rev,
+            path=path,
+            record=True,
+            again=strangers.find(key) if key and "range" in request.headers else None,
+        )
+    if key and ticket.download_id is not None:
+        strangers.keep(key, ticket.download_id)
+    return ticket
 
 
 async def _head(request: Request, begin: BeginWork, repo_id: str, rev: str, path: str) -> Ticket:
@@ -57,7 +76,7 @@ async def _head(request: Request, begin: BeginWork, repo_id: str, rev: str, path
     key = (bearer_of(request) or "", repo_id, rev, path)
     ticket = decisions.find(key)
     if ticket is None:
-        ticket = await run_in_threadpool(_prepare, begin, repo_id, rev, path, record=False)
+        ticket = await run_in_threadpool(_decide, begin, repo_id, rev, path)
         decisions.keep(key, ticket)
     return ticket
 
@@ -101,7 +120,7 @@ def _prepare_bytes(
         Unavailable: the store does not have bytes that the catalog says it has.
     """
     blobs: BlobStore = request.app.state.blobs
-    ticket = _prepare(begin, repo_id, rev, path, record=True, at_edge=at_edge)
+    ticket = _record(request, begin, repo_id, rev, path, at_edge=at_edge)
     try:
         located = blobs.locate(ticket.copy.sha256)
     except NotFound as error:
