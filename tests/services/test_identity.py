@@ -165,6 +165,64 @@ def test_a_token_makes_none_that_outlives_it(works, clock, ann):
     assert by_token(works, ann).expires_at is None  # this one has no end itself
 
 
+def reason_of(works, text):
+    """Say why a token is refused now, or None."""
+    try:
+        who(works, text)
+    except Unauthenticated as refused:
+        return refused.reason
+    return None
+
+
+def test_ending_a_token_ends_every_one_that_was_made_with_it_and_no_other(works, ann):
+    def made(text):
+        with works.begin() as work:
+            work.actor = service.authenticate(work, text)
+            row, new = service.create_token(work, person="ann", name="made by another")
+            return row.id, new
+
+    with works.begin(OPERATOR) as work:
+        first, leaked = service.create_token(work, person="ann", name="leaked")
+        first = first.id
+    second, child = made(leaked)
+    third, grandchild = made(child)
+    _, beside = made(ann)
+    with works.begin(OPERATOR) as work:
+        service.revoke_token(work, second)  # by itself; what is above it stays
+    assert reason_of(works, leaked) is None
+    assert reason_of(works, child) == reason_of(works, grandchild) == "token.revoked"
+    fourth, late = made(leaked)
+    with works.begin(OPERATOR) as work:
+        service.revoke_token(work, first)
+    assert reason_of(works, leaked) == reason_of(works, late) == "token.revoked"
+    assert reason_of(works, ann) is reason_of(works, beside) is None
+    with works.begin(OPERATOR, read_only=True) as work:
+        ended = [
+            (
+                ledger.reveal(work, e.leaf["subject"]),
+                ledger.detail(work, e.leaf["detail_sha256"]),
+            )
+            for e in ledger.entries(work, start=0, limit=100)
+            if e.leaf["type"] == "token.revoked"
+        ]
+    assert ended == [
+        (f"token:{second}", {}),
+        (f"token:{third}", {"made_by": second}),
+        (f"token:{first}", {}),
+        (f"token:{fourth}", {"made_by": first}),
+    ]
+
+
+def test_a_token_that_was_ended_meanwhile_makes_no_other(works, ann):
+    with works.begin(read_only=True) as work:
+        actor = service.authenticate(work, ann)
+    with works.begin(OPERATOR) as work:
+        service.revoke_token(work, actor.token_id)
+    with works.begin(actor) as work, pytest.raises(Unauthenticated) as refused:
+        service.create_token(work, person="ann", name="too late")
+    assert refused.value.reason == "token.revoked"
+
+
 @pytest.mark.parametrize("scope", sorted(set(SCOPES) - {"all"}))
 def test_only_a_token_of_all_scopes_makes_others(works, ann, scope):
     with works.begin(OPERATOR) as work:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stagerelease.kernel.actor import Actor, ActorKind
-from stagerelease.kernel.errors import Forbidden, Unauthenticated
+from stagerelease.kernel.errors import Forbidden, Invalid, Unauthenticated
 
 
 class Role(StrEnum):
@@ -284,3 +284,15 @@ def is_token_shaped(text: str) -> bool:
     if len(text) != TOKEN_LENGTH or not text.startswith(TOKEN_PREFIXES) or not text.isascii():
         return False
     return secrets.compare_digest(_checksum(text[:34]), text[34:])
+
+
+def check_text(text: str, what: str) -> str:
+    """Return a name as it is kept.
+
+    Raises:
+        Invalid: it is empty, too long, or holds what cannot be printed.
+    """
+    text = text.strip()
+    if not 1 <= len(text) <= 200 or any(ord(c) < 32 for c in text):
+        raise Invalid(f"The {what} must be 1 to 200 printable characters.", reason="text.malformed")
+    return text

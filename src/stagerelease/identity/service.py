@@ -1,10 +1,9 @@
-"""Use cases on people, organisations, roles and tokens; the one way a token becomes an Actor."""
+"""Use cases on people, organisations and roles; the one way a token becomes an Actor."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select, update
@@ -17,11 +16,10 @@ from stagerelease.identity.rosters import list_roster as list_roster
 from stagerelease.identity.rules import (
     HUMAN_ACTS,
     ROLE_PERMISSIONS,
-    SCOPES,
     Permission,
     Role,
+    check_text,
     is_token_shaped,
-    make_token_text,
     require,
 )
 from stagerelease.identity.tables import (
@@ -31,9 +29,10 @@ from stagerelease.identity.tables import (
     Person,
     RoleAssignment,
 )
+from stagerelease.identity.tokens import create_token as create_token
+from stagerelease.identity.tokens import revoke_token as revoke_token
 from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.actor import Actor, ActorKind
-from stagerelease.kernel.clock import said
 from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
@@ -57,13 +56,6 @@ def _check_handle(text: str, what: str) -> None:
         )
 
 
-def _check_text(text: str, what: str) -> str:
-    text = text.strip()
-    if not 1 <= len(text) <= 200 or any(ord(c) < 32 for c in text):
-        raise Invalid(f"The {what} must be 1 to 200 printable characters.", reason="text.malformed")
-    return text
-
-
 def create_person(
     work: Work, *, handle: str, display_name: str, kind: str = "human", email: str | None = None
 ) -> Person:
@@ -78,7 +70,7 @@ def create_person(
         id=new_id("per"),
         handle=handle,
         kind=kind,
-        display_name=_check_text(display_name, "name"),
+        display_name=check_text(display_name, "name"),
         email=email,
         created_at=work.now,
     )
@@ -112,7 +104,7 @@ def create_organisation(work: Work, *, slug: str, name: str) -> Organisation:
             f"There is an organisation called {slug!r} already.", reason="organisation.exists"
         )
     organisation = Organisation(
-        id=new_id("org"), slug=slug, name=_check_text(name, "name"), created_at=work.now
+        id=new_id("org"), slug=slug, name=check_text(name, "name"), created_at=work.now
     )
     work.session.add(organisation)
     work.session.flush()
@@ -234,103 +226,6 @@ def end_role(work: Work, *, person: str, role: str) -> None:
         subject=f"role:{changed[0].id}",
         detail={"person": row.id, "role": role},
     )
-
-
-def create_token(
-    work: Work,
-    *,
-    person: str,
-    name: str,
-    scopes: Sequence[str] = ("all",),
-    expires_at: datetime | None = None,
-    prefix: str = "srp_",
-) -> tuple[ApiToken, str]:
-    """Make a token for ``person`` and return its row and the text, which is never shown again.
-
-    One that a token asks for ends with that token, or before.
-
-    Raises:
-        Forbidden: the caller may not, or ``person`` is another human: whoever holds somebody's
-            token can approve and sign as them, so only the shell on the host hands one over.
-            Reason ``token.outlives``: it would last beyond the token the caller came by.
-        NotFound: there is no such person; said only to who makes tokens for others.
-    """
-    own = work.actor.is_human and person in (work.actor.id, work.actor.name)
-    require(work.actor, Permission.TOKEN_MANAGE_OWN if own else Permission.TOKEN_MANAGE_ANY)
-    row = queries.load_person(work, person)
-    if not own and work.actor.is_human and row.kind == "human":
-        raise Forbidden(
-            "Nobody makes a token for another person, not even an owner: it could approve and "
-            f"sign as {row.handle}.",
-            reason="token.other-person",
-            next_step="They make it themselves, or the operator does with `stagerelease token "
-            "create` on the host.",
-        )
-    unknown = sorted(set(scopes) - set(SCOPES))
-    if unknown or not scopes:
-        raise Invalid(
-            f"No such scope: {', '.join(unknown) or '(none given)'}. There are "
-            f"{', '.join(sorted(SCOPES))}.",
-            reason="token.scope",
-        )
-    if expires_at is not None and expires_at <= work.now:
-        raise Invalid("A token must end in the future.", reason="token.dates")
-    expires_at = _within_own(work, expires_at)
-    text = make_token_text(prefix)
-    token = ApiToken(
-        id=new_id("tok"),
-        person_id=row.id,
-        name=_check_text(name, "token name"),
-        display=text[:8],
-        sha256=hashlib.sha256(text.encode()).digest(),
-        scopes=sorted(set(scopes)),
-        created_at=work.now,
-        expires_at=expires_at,
-    )
-    work.session.add(token)
-    ledger.append(
-        work,
-        type="token.created",
-        subject=f"token:{token.id}",
-        detail={"person": row.id, "scopes": token.scopes, "by_token": work.actor.token_id},
-    )
-    return token, text
-
-
-def _within_own(work: Work, expires_at: datetime | None) -> datetime | None:
-    """Return when a new token ends: with the token the caller came by, unless before.
-
-    Its scopes need no look: only a token of all scopes makes others.
-
-    Raises:
-        Forbidden: it would last beyond the caller's token.
-    """
-    if work.actor.token_id is None:
-        return expires_at
-    own = work.session.get_one(ApiToken, work.actor.token_id).expires_at
-    if own is not None and expires_at is not None and expires_at > own:
-        raise Forbidden(
-            f"The token you came by ends at {said(own)}, and so does every token it makes.",
-            reason="token.outlives",
-            next_step="Ask for an earlier end, or sign in and make it there.",
-        )
-    return own if expires_at is None else expires_at
-
-
-def revoke_token(work: Work, token_id: str) -> None:
-    """End a token now. Requests with it are refused at once; downloads in flight are cut."""
-    token = work.session.execute(
-        select(ApiToken).where(ApiToken.id == token_id).with_for_update()
-    ).scalar_one_or_none()
-    own = token is not None and work.actor.is_human and token.person_id == work.actor.id
-    require(work.actor, Permission.TOKEN_MANAGE_OWN if own else Permission.TOKEN_MANAGE_ANY)
-    if token is None:
-        raise NotFound(f"There is no token {token_id!r}.", reason="token.unknown")
-    if token.revoked_at is not None:
-        return
-    token.revoked_at = work.now
-    token.end_announced_at = work.now
-    ledger.append(work, type="token.revoked", subject=f"token:{token.id}", detail={})
 
 
 def _earliest(*ends: datetime | None) -> datetime | None:

@@ -78,10 +78,12 @@ class ApiToken(Base):
     __table_args__ = (
         Index("ix_api_token_person_id", "person_id"),
         Index("ix_api_token_expires_at", "expires_at"),
+        Index("ix_api_token_made_by", "made_by"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    made_by: Mapped[str | None] = mapped_column(ForeignKey("api_token.id"))  # a token, if by one
     name: Mapped[str] = mapped_column(String(100))
     display: Mapped[str] = mapped_column(String(16))  # first characters, for recognition only
     sha256: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)

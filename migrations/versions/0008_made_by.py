@@ -1,0 +1,32 @@
+"""made_by: which token made a token, so that ending the one ends the other.
+
+Revision ID: 0008
+Revises: 0007
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("api_token", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("made_by", sa.String(length=40), nullable=True))
+        batch_op.create_foreign_key(
+            batch_op.f("fk_api_token_made_by_api_token"), "api_token", ["made_by"], ["id"]
+        )
+        batch_op.create_index("ix_api_token_made_by", ["made_by"])
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("api_token", schema=None) as batch_op:
+        batch_op.drop_index("ix_api_token_made_by")
+        batch_op.drop_constraint(
+            batch_op.f("fk_api_token_made_by_api_token"), type_="foreignkey"
+        )
+        batch_op.drop_column("made_by")
