@@ -109,7 +109,10 @@ class Store:
         self.values = [layer[1].view(-1, shape.positions, head) for layer in pool]
         # From the row of a token's first key to those of all its keys and values.
         keys = torch.arange(shape.heads) * shape.positions
-        self.offsets = torch.cat([keys, keys + slots * shape.heads * shape.positions])
+        plane = slots * shape.heads * shape.positions
+        self.offsets = torch.cat([keys, keys + plane])
+        # The row of each slot's first value, head by head (slots × heads).
+        self.first_values = torch.arange(plane, 2 * plane, shape.positions).view(slots, -1)
 
     def give_up(self, slot: int) -> None:
         """Return a slot's memory to the system."""
@@ -153,6 +156,8 @@ class _Near:
     heads: slice  # of all these slots
     reach: int
     mask: Tensor  # 0 where a slot's sequence has a key and -inf elsewhere (slots × 1 × reach)
+    values: Tensor  # the store's row of each of their values, head by head, as far as ``reach``
+    bags: Tensor  # where those of each head begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +174,7 @@ class _Layout:
     places: Tensor
     rows: int  # real ones
     near: _Near
-    far: tuple[tuple[int, int, int], ...]  # row, slot, tokens
+    far: tuple[tuple[int, _Near], ...]  # row, and the one sequence as if it were near
     chunks: tuple[_Chunk, ...]
     out: Tensor  # what a layer's attention yields, written over by the next; padding stays nought
 
@@ -314,7 +319,7 @@ class Gpt2:
         places = (first[:, None] + self.store.offsets).flatten()
         near = self._near([(p.line.slot, p.start + 1) for p in decoding])
         far = tuple(
-            (row, part.line.slot, part.start + 1)
+            (row, self._near([(part.line.slot, part.start + 1)]))
             for row, part in enumerate(decoding)
             if part.start >= near.reach
         )
@@ -339,10 +344,21 @@ class Gpt2:
         rows = torch.tensor(used, dtype=torch.int64) - first
         held = torch.ones(last - first, dtype=torch.int64)
         held[rows] = torch.tensor(lengths, dtype=torch.int64)
-        mask = torch.zeros(len(held), 1, reach)
-        mask.masked_fill_(torch.arange(reach) >= held[:, None, None], -torch.inf)
+        tokens = torch.arange(reach)
+        beyond = tokens >= held[:, None, None]
+        mask = torch.zeros(beyond.shape).masked_fill_(beyond, -torch.inf)
         heads = slice(first * self.shape.heads, last * self.shape.heads)
-        return _Near(rows.to(self.device), heads, reach, mask.to(self.device))
+        # What is masked weighs nothing: the first value stands for it, which is at hand anyway.
+        places = torch.where(beyond, 0, tokens) + self.store.first_values[first:last, :, None]
+        bags = torch.arange(0, places.numel(), max(reach, 1))
+        return _Near(
+            rows.to(self.device),
+            heads,
+            reach,
+            mask.to(self.device),
+            places.flatten().to(self.device),
+            bags.to(self.device),
+        )
 
     def _rounded(self, tokens: int) -> int:
         """Return how far to look for ``tokens``: products of odd sizes are rounded otherwise."""
@@ -357,13 +373,9 @@ class Gpt2:
         keys, values = self.store.keys[i], self.store.values[i]
         out = at.out
         if count := len(at.near.rows):
-            out[:count] = self._together(q[:count], keys, values, at.near)
-        for row, slot, length in at.far:
-            end = self._rounded(length)  # as when looked up together, so that rounding is the same
-            place = slice(slot * heads, slot * heads + heads)
-            near = torch.bmm(q[row].unsqueeze(1), keys[place, :end].mT)
-            near[..., length:] = -torch.inf
-            out[row] = torch.bmm(torch.softmax(near, -1), values[place, :end])[:, 0]
+            out[:count] = self._together(i, q[:count], at.near)
+        for row, alone in at.far:
+            out[row] = self._together(i, q[row : row + 1], alone)[0]
         for chunk in at.chunks:
             rows, end = chunk.mask.shape
             mine = slice(chunk.first, chunk.first + rows)
@@ -373,14 +385,24 @@ class Gpt2:
             out[mine] = torch.bmm(weights, values[place, :end]).transpose(0, 1)
         return out.view(len(qkv), -1)
 
-    def _together(self, q: Tensor, keys: Tensor, values: Tensor, near: _Near) -> Tensor:
-        """Return the attention (sequences × heads × head) of sequences looked up together."""
+    def _together(self, i: int, q: Tensor, near: _Near) -> Tensor:
+        """Return the attention (sequences × heads × head) of sequences looked up together.
+
+        Values are added up as a bag of embeddings is, row by row as they lie (half the time of a
+        product with a single row of weights), and each by itself, whatever is looked up beside it.
+        """
         count, heads, head = q.shape
         slots = len(near.mask)
         if count < slots:  # some slot in between is not decoding
             q = torch.zeros(slots, heads, head, device=q.device).index_copy_(0, near.rows, q)
-        scores = torch.bmm(q.reshape(-1, 1, head), keys[near.heads, : near.reach].mT)
+        keys = self.store.keys[i][near.heads, : near.reach]
+        scores = torch.bmm(q.reshape(-1, 1, head), keys.mT)
         scores.view(slots, heads, near.reach).add_(near.mask)
-        found = torch.bmm(torch.softmax(scores, -1), values[near.heads, : near.reach])
-        found = found.view(slots, heads, head)
+        found = fn.embedding_bag(
+            near.values,
+            self.store.rows[i],
+            near.bags,
+            mode="sum",
+            per_sample_weights=torch.softmax(scores, -1).flatten(),
+        ).view(slots, heads, head)
         return found if count == slots else found[near.rows]

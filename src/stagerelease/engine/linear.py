@@ -68,9 +68,10 @@ class Packed:
 class Int8:
     """The library's u8 × s8 product (FBGEMM): weights per output channel, inputs per row.
 
-    One call finds the range of its whole input, rounds it, multiplies and scales the sums back.
-    That range would be the batch's, and a row's rounding would depend on its company: so every row
-    is divided by its own greatest value first, and one row more pins the range at -1 to 1.
+    One call rounds its whole input by one scale, multiplies, and scales the sums back. A scale of
+    the batch's would make a row's rounding depend on its company: so every row is divided by its
+    own greatest value first, and the scale is that of -1 to 1. What is no number makes its own row
+    none and no other.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool) -> None:
@@ -80,28 +81,17 @@ class Int8:
         self.weight = torch.ops.quantized.linear_prepack(whole, None)
         self.bias = torch.zeros(len(scale)) if bias is None else bias.float()
         self.gelu = gelu
-        self.pinned = self._room(0, weight.shape[1])
         # Without VNNI two products are added up in 16 bits, which holds seven bits of each input.
-        self.seven = not torch.cpu._is_vnni_supported()
+        self.steps = 127 if torch.cpu._is_vnni_supported() else 63
 
     def __call__(self, x: Tensor) -> Tensor:
         """See ``Linear``."""
-        most = x.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
-        if len(x) != len(self.pinned[1]):
-            self.pinned = self._room(*x.shape)
-        whole, rows = self.pinned
-        # What is no number has no place in a range; ``most`` brings it back to its own row alone.
-        torch.div(x, most, out=rows).nan_to_num_(0.0)
-        y = torch.ops.quantized.linear_dynamic(whole, self.weight, self.seven)[:-1]
+        most = x.abs().amax(-1, keepdim=True)  # 0 makes 0 / 0, whose product is taken times 0 below
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            x / most, 1 / self.steps, self.steps + 1, self.weight
+        )
         y = torch.addcmul(self.bias, y, most)
         return fn.gelu(y, approximate="tanh") if self.gelu else y
-
-    @staticmethod
-    def _room(rows: int, width: int) -> tuple[Tensor, Tensor]:
-        """Return room for an input and the row that pins the range, and the input's part of it."""
-        whole = torch.zeros(rows + 1, width)
-        whole[-1, 0], whole[-1, -1] = 1, -1
-        return whole, whole[:-1]
 
 
 def make_linear(
