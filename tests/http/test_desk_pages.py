@@ -195,6 +195,7 @@ def test_hostile_words_typed_into_any_form_come_back_as_words(world, hostile):
             "/staff/organisations",
             "/staff/people/demo-auditor/roles",
             "/staff/people/demo-auditor/stop",
+            "/staff/people/demo-auditor/erase",
             "/staff/organisations/partner-a/members",
             "/staff/organisations/partner-a/revoke",
             "/staff/agreements",

@@ -47,3 +47,22 @@ def test_every_page_of_staff_opens_and_names_none_of_them(world, names):
             continue  # these show the demo's personas, or people made up for the design
         wrong += [f"{path}: {text}" for text in said if text.lower() in got.text.lower()]
     assert wrong == []
+
+
+def test_an_owner_erases_somebody_on_their_page_once_all_is_said(world):
+    handle, sent = world.actor("outsider").name, {"reason": "Asked by letter.", "erased": ""}
+    where = f"/staff/people/{handle}"
+    with browser(world, "owner", follow_redirects=True) as client:
+        assert "Erase this person" in client.get(where).text
+        got = client.post(where + "/erase", data=sent)
+        assert got.status_code == 422
+        assert "Type the name exactly" in got.text
+        assert "Asked by letter." in got.text  # what was typed is kept
+        got = client.post(where + "/erase", data=sent | {"erased": handle, "reason": handle})
+        assert got.status_code == 422
+        assert "without naming the person" in got.text
+        got = client.post(where + "/erase", data=sent | {"erased": handle})
+        assert (got.status_code, got.url.path.startswith("/staff/people/erased-")) == (200, True)
+        assert "What they decided stands under this name." in got.text
+        assert "Erase this person" not in got.text
+        assert client.get(where).status_code == 404

@@ -90,7 +90,7 @@ def desk_rows() -> dict[str, Row]:
         *((version + step, OFFICERS) for step in ("/publish", "/retire")),
         (signed + "/countersign", OFFICERS),
         (signed + "/terminate", STOPPERS),
-        *((person + step, OWNER) for step in ("/roles", "/roles/{role}/end", "/stop")),
+        *((person + step, OWNER) for step in ("/roles", "/roles/{role}/end", "/stop", "/erase")),
         *((where, OWNER) for where in ("/staff/people", "/staff/organisations")),
         *((lab + step, OWNER) for step in ("/members", "/members/{handle}/end")),
         (lab + "/revoke", STOPPERS),

@@ -49,6 +49,11 @@ def pseudonym_of(person_id: str) -> str:
     return f"erased-{person_id[-10:]}"
 
 
+def is_erased(person: PersonRow) -> bool:
+    """Tell whether a person was erased already."""
+    return person.handle == pseudonym_of(person.id)
+
+
 def erase_person(work: Work, handle: str, *, reason: str) -> Erased:
     """End an account and let go of everything that says whose it was. It cannot be undone.
 
@@ -91,7 +96,7 @@ def _check(work: Work, person: PersonRow, names: Iterable[str], reason: str) -> 
             reason="erase.self",
             next_step="Another owner does it, or the operator on the host.",
         )
-    if person.handle == pseudonym_of(person.id):
+    if is_erased(person):
         raise Conflict(f"{person.handle} is erased already.", reason="erase.again")
     if [one.id for one in people.list_holders(work, Role.OWNER)] == [person.id]:
         raise Conflict(

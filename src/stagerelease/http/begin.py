@@ -35,8 +35,8 @@ def bearer_of(request: Request) -> str | None:
     raise Unauthenticated(identity.BAD_TOKEN, reason="token.malformed")
 
 
-def _opener(request: Request, *, must_be_known: bool) -> BeginWork:
-    works: Works = request.app.state.works
+def begin_over(works: Works, request: Request, *, must_be_known: bool = False) -> BeginWork:
+    """Return the door for the caller of ``request`` over ``works``, which has its connections."""
 
     @contextmanager
     def begin(
@@ -59,12 +59,12 @@ def _opener(request: Request, *, must_be_known: bool) -> BeginWork:
 
 async def begin_known(request: Request) -> BeginWork:
     """Give a route its door; the caller must be known."""
-    return _opener(request, must_be_known=True)
+    return begin_over(request.app.state.works, request, must_be_known=True)
 
 
 async def begin_public(request: Request) -> BeginWork:
     """Give a route its door; anonymous callers may come in."""
-    return _opener(request, must_be_known=False)
+    return begin_over(request.app.state.works, request)
 
 
 Begin = Annotated[BeginWork, Depends(begin_known)]

@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from stagerelease.db.epoch import read_epoch
 from stagerelease.evidence import service
 from stagerelease.evidence.queries import AttachmentRow
-from stagerelease.http.begin import Begin, BeginPublic, BeginWork
+from stagerelease.http.begin import Begin, BeginPublic, BeginWork, begin_over
 from stagerelease.http.watched import watched
 from stagerelease.http.wire import Instant, Out
 from stagerelease.kernel.errors import DomainError
@@ -121,11 +121,13 @@ async def download_attachment(
     }
     located = await run_in_threadpool(blobs.locate, row.sha256)
     if isinstance(located, LocalBlob):
+        # A crowd of requests must not keep the question waiting whether bytes may go on.
+        again = begin_over(request.app.state.sentinel.works, request)
         return watched(
             request,
             located,
             headers,
-            recheck=lambda: _still(begin, row),
+            recheck=lambda: _still(again, row),
             epoch=opened.epoch,
             until=opened.until,
         )

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request, Response
 
 from stagerelease.db.work import Work
+from stagerelease.erasing.service import erase_person, is_erased
 from stagerelease.http.pages.begin import BeginPage
 from stagerelease.http.pages.desk.steps import (
     Act,
@@ -37,6 +38,7 @@ NOTICES = {
     "given": "The role counts from now on.",
     "taken": "The role is taken away.",
     "stopped": "The account is stopped, and every token of it.",
+    "erased": "The person is erased. What they decided stands under this name.",
     "organisation": "The organisation is there. Put people on its roster.",
     "member": "The roster has a new line.",
     "left": "They are off the roster.",
@@ -139,10 +141,11 @@ def _person(
         roles=roles,
         places=places,
         manages=manages,
+        gone=is_erased(row),
         free=[(r.value, r.value.replace("_", " ").capitalize()) for r in GIVEN if r not in roles],
         permissions={r: sorted(ROLE_PERMISSIONS[Role(r)]) for r in roles},
         notice=NOTICES.get(done, ""),
-        **after_refusal(refusal, typed, "role", "ends", "typed"),
+        **after_refusal(refusal, typed, "role", "ends", "typed", "erased", "reason"),
     )
 
 
@@ -189,6 +192,19 @@ def stop_account(request: Request, begin: BeginPage, sent: Sent, handle: str) ->
         return None
 
     return _person_step(request, begin, handle, sent, act, done="stopped")
+
+
+@router.post("/people/{handle}/erase")
+def erase(request: Request, begin: BeginPage, sent: Sent, handle: str) -> Response:
+    """Erase a person, once the handle was typed."""
+
+    def act(work: Work) -> str:
+        typed_name(sent, handle, key="erased")
+        done = erase_person(work, handle, reason=needed(sent, "reason", "Say why."))
+        return f"/staff/people/{done.pseudonym}?done=erased#done"
+
+    again = partial(_person, request, begin, handle, typed=sent)
+    return take_grave(begin, Permission.PEOPLE_MANAGE, act, then=str, again=again)
 
 
 # --- organisations -------------------------------------------------------------------------------

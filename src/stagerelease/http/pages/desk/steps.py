@@ -136,14 +136,14 @@ def wrong(key: str, sentence: str) -> Invalid:
     return Invalid(sentence, reason="page.field", fields=[FieldError(key, sentence)])
 
 
-def typed_name(sent: Typed, name: str) -> None:
-    """Return only if the name was typed that a grave step asks for.
+def typed_name(sent: Typed, name: str, *, key: str = "typed") -> None:
+    """Return only if the name was typed that a grave step asks for, into the field ``key``.
 
     Raises:
         Invalid: it was not, or another was.
     """
-    if sent.get("typed") != name:
-        raise wrong("typed", f"Type the name exactly: {name}")
+    if sent.get(key) != name:
+        raise wrong(key, f"Type the name exactly: {name}")
 
 
 def instant(text: str, key: str) -> datetime | None:
