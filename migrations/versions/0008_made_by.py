@@ -1,4 +1,4 @@
-"""made_by: which token made a token, so that ending the one ends the other.
+"""made_by: which token made a token, so that ending the one ends the other; who gave a role.
 
 Revision ID: 0008
 Revises: 0007
@@ -21,9 +21,19 @@ def upgrade() -> None:
             batch_op.f("fk_api_token_made_by_api_token"), "api_token", ["made_by"], ["id"]
         )
         batch_op.create_index("ix_api_token_made_by", ["made_by"])
+    with op.batch_alter_table("role_assignment", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("given_by", sa.String(length=40), nullable=True))
+        batch_op.create_foreign_key(
+            batch_op.f("fk_role_assignment_given_by_person"), "person", ["given_by"], ["id"]
+        )
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("role_assignment", schema=None) as batch_op:
+        batch_op.drop_constraint(
+            batch_op.f("fk_role_assignment_given_by_person"), type_="foreignkey"
+        )
+        batch_op.drop_column("given_by")
     with op.batch_alter_table("api_token", schema=None) as batch_op:
         batch_op.drop_index("ix_api_token_made_by")
         batch_op.drop_constraint(

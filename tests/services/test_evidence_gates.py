@@ -323,6 +323,28 @@ def test_what_ended_before_it_is_superseded_re_opens_nothing_again(staff, track,
     assert reload(staff, request).request_hash == request.request_hash
 
 
+# --- who may decide ------------------------------------------------------------------------------
+
+
+def test_the_page_says_since_when_each_may_decide_and_who_saw_to_it(works, staff, track, clock):
+    """An owner who makes up a reviewer must not pass unseen by those who approve beside them."""
+    request = ask(staff, track)
+    clock.move(timedelta(days=3))
+    with works.begin(OPERATOR) as work:
+        identity.create_person(work, handle="own", display_name="Own")
+        identity.assign_role(work, person="own", role="owner")
+        _, text = identity.create_token(work, person="own", name="x")
+    with works.begin() as work:
+        work.actor = identity.authenticate(work, text)
+        identity.create_person(work, handle="puppet", display_name="Puppet")
+        identity.assign_role(work, person="puppet", role="reviewer")
+        given = work.now
+    deciders = {d.person: (d.since, d.given_by) for d in page(staff, request).deciders}
+    assert deciders["puppet"] == (given, "own")
+    assert deciders["rob"][0] < given - timedelta(days=2)
+    assert deciders["rob"][1] is None
+
+
 # --- authors -------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stagerelease.cli.box import Form, Opened, instant, opened
+from stagerelease.kernel import clock
 from stagerelease.kernel.clock import iso
 from stagerelease.releases import service
 from stagerelease.releases.facts import FactsPage, PromotionRow
@@ -242,7 +243,11 @@ def _checklist(box: Opened, page: FactsPage) -> None:
         line(f"  {answer} on {said.gate} by {said.person} {where} {said.reason}")
     line("Who may approve")
     for person in page.deciders:
-        line(f"  {'✓' if person.may else '✗'} {person.person}: {person.why}")
+        mark, roles = "✓" if person.may else "✗", " and ".join(person.roles)
+        by = f" by {person.given_by}" if person.given_by else ""
+        line(
+            f"  {mark} {person.person}: {person.why} {roles} since {clock.said(person.since)}{by}."
+        )
     blocked = "; ".join(b.code for b in page.blockers)
     line(f"Blocked by: {blocked}" if blocked else "Nothing blocks it.")
 

@@ -184,7 +184,12 @@ def assign_role(
     if role in queries.roles_now(work, row.id):
         raise Conflict(f"{row.handle} holds the role {role} already.", reason="role.held")
     assignment = RoleAssignment(
-        id=new_id("rol"), person_id=row.id, role=role, starts_at=work.now, ends_at=ends_at
+        id=new_id("rol"),
+        person_id=row.id,
+        role=role,
+        given_by=work.actor.id if work.actor.is_human else None,
+        starts_at=work.now,
+        ends_at=ends_at,
     )
     work.session.add(assignment)
     if ROLE_PERMISSIONS[Role(role)] & GRAVE:

@@ -66,6 +66,7 @@ class RoleAssignment(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
     role: Mapped[str] = mapped_column(String(32))
+    given_by: Mapped[str | None] = mapped_column(ForeignKey("person.id"))  # None: on the host
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime | None]
     end_announced_at: Mapped[datetime | None]

@@ -71,11 +71,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DeciderRow:
-    """Somebody who holds a role of the quorum now: whether their approval would count, and why."""
+    """Somebody who holds a role of the quorum now: whether their approval would count, and why.
+
+    ``since`` is when they were given the latest of ``roles``, and ``given_by`` who gave it; None
+    where it was given on the host.
+    """
 
     person_id: str
     person: str
     roles: tuple[str, ...]
+    since: datetime
+    given_by: str | None
     may: bool
     why: str
 

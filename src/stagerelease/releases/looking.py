@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sqlalchemy import or_, select
+from sqlalchemy.orm import aliased
 
 from stagerelease.db.work import Work
 from stagerelease.evidence.facts import EvidenceFact
@@ -82,9 +85,14 @@ def _row(found: EvidenceFact, seen: Facts, *, named: bool) -> NamedEvidenceRow:
 
 def _deciders(work: Work, seen: Facts) -> tuple[DeciderRow, ...]:
     """Return who holds a role of the quorum now: who may still approve, who may not, and why."""
+    giver = aliased(Person)
     rows = work.session.execute(
-        select(Person.id, Person.handle, Person.kind, Person.disabled_at, RoleAssignment.role)
+        select(
+            *(Person.id, Person.handle, Person.kind, Person.disabled_at),
+            *(RoleAssignment.role, RoleAssignment.starts_at, giver.handle),
+        )
         .join(RoleAssignment, RoleAssignment.person_id == Person.id)
+        .outerjoin(giver, giver.id == RoleAssignment.given_by)
         .where(
             RoleAssignment.role.in_(seen.target.quorum.roles),
             RoleAssignment.starts_at <= work.now,
@@ -94,7 +102,10 @@ def _deciders(work: Work, seen: Facts) -> tuple[DeciderRow, ...]:
         .limit(MOST)
     )
     people: dict[str, ApprovalFact] = {}
-    for person_id, handle, kind, disabled_at, role in rows:
+    given: dict[str, tuple[datetime, str | None]] = {}
+    for person_id, handle, kind, disabled_at, role, since, by in rows:
+        if person_id not in given or given[person_id][0] < since:
+            given[person_id] = since, by
         held = people[person_id].roles if person_id in people else frozenset()
         people[person_id] = ApprovalFact(
             person_id=person_id,
@@ -104,10 +115,12 @@ def _deciders(work: Work, seen: Facts) -> tuple[DeciderRow, ...]:
             disabled=disabled_at is not None,
             roles=held | {role},
         )
-    return tuple(_decider(seen, person) for person in people.values())
+    return tuple(_decider(seen, person, *given[person.person_id]) for person in people.values())
 
 
-def _decider(seen: Facts, person: ApprovalFact) -> DeciderRow:
+def _decider(
+    seen: Facts, person: ApprovalFact, since: datetime, given_by: str | None
+) -> DeciderRow:
     why = why_not_counted(seen, person)
     if why is None and any(
         given.person_id == person.person_id and given.request_hash == seen.request_hash
@@ -118,6 +131,8 @@ def _decider(seen: Facts, person: ApprovalFact) -> DeciderRow:
         person_id=person.person_id,
         person=person.name,
         roles=tuple(sorted(person.roles)),
+        since=since,
+        given_by=given_by,
         may=why is None,
         why=why or "May approve.",
     )

@@ -215,10 +215,16 @@ class NamedEvidenceOut(Out):
 
 
 class DeciderOut(Out):
-    """Somebody who holds a role of the quorum: whether they may still approve, and why."""
+    """Somebody who holds a role of the quorum: whether they may still approve, and why.
+
+    `since` is when they were given the latest of these roles, and `given_by` who gave it; null
+    where it was given on the host.
+    """
 
     person: str
     roles: list[str]
+    since: Instant
+    given_by: str | None
     may: bool
     why: str
 
