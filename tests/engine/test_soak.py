@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import random
 import statistics
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from miniatures import LABELS, Answered, ask, directory, held_out_ids, options, prompts, put
 from test_local import resident
 
+from stagerelease.engine import pages
 from stagerelease.engine.local import LocalEngine, Options
 from stagerelease.engine.ports import Admitted, Checkpoint, Ended, Job, Piece, Sampling
 from stagerelease.kernel.errors import TooMany, Unavailable
@@ -22,6 +25,9 @@ from stagerelease.storage.local import LocalBlobStore
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "1"))
 CLIENTS = 16
+FLAT = 0.05 if MINUTES >= 10 else 0.1
+"""How much memory may grow from the second quarter to the last; in a minute much is still met for
+the first time."""
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(MINUTES * 60 + 600)]
 
 
@@ -141,34 +147,56 @@ def growth(sizes: list[int]) -> float:
     return statistics.median(sizes[-quarter:]) / statistics.median(sizes[quarter : 2 * quarter]) - 1
 
 
-def test_soak(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    blobs = LocalBlobStore(tmp_path)
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a soak, as it leaves the process it ran in."""
+
+    seen: Counter[str]
+    wrong: list[str]
+    sizes: list[int]
+
+
+async def soaked(room: Path) -> Outcome:
+    """Let the clients ask for as long as they shall; every place must be free afterwards."""
+    blobs = LocalBlobStore(room)
     checkpoints = [put(blobs, directory(label)) for label in LABELS]
     jobs = [job for checkpoint in checkpoints for job in jobs_of(checkpoint)]
+    want = await alone(blobs, jobs)
+    # Room for two of the four at once, or three small ones; stores of a few whole lengths.
+    given: Options = options(
+        sequences=8, queue=24, store_memory=6_000_000, memory=26_000_000, patience=0.5
+    )
+    soak = Soak(LocalEngine(blobs, given), jobs, want, time.monotonic() + MINUTES * 60)
+    await asyncio.gather(*(soak.client(i) for i in range(CLIENTS)), soak.watch())
+    state = await soak.engine.state()
+    soak.seen |= Counter({k: int(v) for k, v in state.figures.items() if "_le_" not in k})
+    assert (state.running, state.waiting) == (0, 0)
+    # No place is lost: as many as there are can be had at once, of any model.
+    for checkpoint in checkpoints:
+        whole = Job(checkpoint, [(9,)], n=8, max_tokens=3)
+        assert len(await ask(soak.engine, whole)) == 8
+    await soak.engine.close()
+    return Outcome(soak.seen, soak.wrong, soak.sizes)
 
-    async def main() -> Soak:
-        want = await alone(blobs, jobs)
-        # Room for two of the four at once, or three small ones; stores of a few whole lengths.
-        given: Options = options(
-            sequences=8, queue=24, store_memory=6_000_000, memory=26_000_000, patience=0.5
-        )
-        soak = Soak(LocalEngine(blobs, given), jobs, want, time.monotonic() + MINUTES * 60)
-        await asyncio.gather(*(soak.client(i) for i in range(CLIENTS)), soak.watch())
-        state = await soak.engine.state()
-        soak.seen |= Counter({k: int(v) for k, v in state.figures.items() if "_le_" not in k})
-        assert (state.running, state.waiting) == (0, 0)
-        # No place is lost: as many as there are can be had at once, of any model.
-        for checkpoint in checkpoints:
-            whole = Job(checkpoint, [(9,)], n=8, max_tokens=3)
-            assert len(await ask(soak.engine, whole)) == 8
-        await soak.engine.close()
-        return soak
 
-    soak = asyncio.run(main())
+def run_soak(room: Path) -> Outcome:
+    """Do ``soaked``; a process of its own begins here."""
+    return asyncio.run(soaked(room))
+
+
+def test_soak(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process that begins as the product's does: with other wishes glibc keeps an arena for
+    every thread that ever loaded a model, and what lies idle there looks like a leak.
+    """
+    monkeypatch.setenv(pages.NAME, pages.WISH)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        soak = pool.submit(run_soak, tmp_path).result()
     with capsys.disabled():
         grown = growth(soak.sizes)
         print(f"\nsoak of {MINUTES:g} min: {dict(sorted(soak.seen.items()))}")
         print(f"memory {soak.sizes[0] >> 20} to {soak.sizes[-1] >> 20} MiB, growth {grown:+.2%}")
     assert soak.wrong == []
     assert min(soak.seen[k] for k in ("whole", "left", "cut off")) > 0
-    assert grown < 0.05
+    assert grown < FLAT
