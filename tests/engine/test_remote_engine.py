@@ -582,11 +582,16 @@ VLLM = os.environ.get("VLLM_URL")
 
 @pytest.mark.skipif(not VLLM, reason="VLLM_URL names no running vLLM (make bench-vllm starts one)")
 def test_a_real_vllm() -> None:
-    """Opt-in: VLLM_URL=http://127.0.0.1:8001 VLLM_MODEL=name, with any GPT-2 behind it."""
+    """Opt-in: VLLM_URL=http://127.0.0.1:8001 VLLM_MODEL=name, with any GPT-2 behind it.
+
+    VLLM_KEY_FILE names the file with its secret, if it asks for one.
+    """
 
     async def experiment() -> None:
         name = os.environ.get("VLLM_MODEL", "gpt2")
-        where = Where.of(str(VLLM), dialect="vllm", models={"acme/small": name})
+        key = os.environ.get("VLLM_KEY_FILE")
+        secret = Path(key).read_text() if key else None
+        where = Where.of(str(VLLM), dialect="vllm", models={"acme/small": name}, secret=secret)
         remote = RemoteEngine(where)
         job = Job(CHECKPOINT, ("Hello",), n=2, max_tokens=8, logprobs=2, sampling=Sampling(seed=1))
         once, again = await collect(remote, job), await collect(remote, job)

@@ -41,7 +41,8 @@ def test_it_is_a_compose_file():
 
 
 def test_the_services_are_the_ones_the_design_names():
-    assert set(SERVICES) == {"db", "migrate", "web", "worker", "inference", "nginx"}
+    assert set(SERVICES) == {"db", "migrate", "web", "worker", "inference", "vllm", "nginx"}
+    assert [n for n, service in SERVICES.items() if "profiles" in service] == ["vllm"]  # if asked
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -130,6 +131,24 @@ def test_inference_sees_blobs_and_nothing_else():
     assert "8100" in service["healthcheck"]["test"][-1]
 
 
+def test_vllm_sees_one_checkpoint_and_is_asked_as_the_comment_says():
+    service = SERVICES["vllm"]
+    assert service["volumes"] == ["./checkpoint:/checkpoint:ro"]
+    assert service["secrets"] == ["inference_secret"]
+    assert service["networks"] == ["back"]
+    text = (ROOT / "docker-compose.yml").read_text()
+    told = dict(re.findall(r"(INFERENCE_(?:URL|DIALECT|MODELS))=(\S+)", text))
+    web = {k: str(v) for k, v in SERVICES["web"]["environment"].items()}
+    settings = read_settings(web | {PREFIX + name: value for name, value in told.items()})
+    assert (settings.inference_url, settings.inference_dialect) == ("http://vllm:8000", "vllm")
+    assert settings.inference_models.partition("=")[2] == service["environment"]["NAME"]
+    script = (DEPLOY / "vllm" / "serve.sh").read_text()
+    needed = set(re.findall(r"\$\{(\w+):\?", script))
+    assert needed <= set(service["environment"])
+    versions = [(ROOT / "bench" / "vllm.py").read_text(), DOCKERFILE]
+    assert all("0.32.0" in one and "torch==2.13.0" in one for one in versions)
+
+
 def test_no_secret_is_written_down():
     secrets = {path["file"] for path in COMPOSE["secrets"].values()}
     assert all(path.startswith("deploy/secrets/") for path in secrets)
@@ -187,14 +206,14 @@ def stages() -> dict[str, list[str]]:
 
 def test_images_are_built_in_stages_and_run_as_nobody_special():
     built = stages()
-    assert list(built) == ["build", "build-inference", "app", "inference", "edge"]
+    assert list(built) == ["build", "build-inference", "app", "inference", "vllm", "edge"]
     assert built["inference"][0] == "app"  # and so runs as the same user
     assert SERVICES["inference"]["build"]["target"] == "inference"
     built["inference"] = ["on:app", *built["inference"][1:]]
     built["build-inference"] = ["on:build", *built["build-inference"][1:]]
     assert built["app"][0] == built["build"][0] == "python:3.11-slim-bookworm"
     assert all(":" in lines[0] and not lines[0].endswith(":latest") for lines in built.values())
-    for name, service in (("app", "web"), ("edge", "nginx")):
+    for name, service in (("app", "web"), ("edge", "nginx"), ("vllm", "vllm")):
         users = [line.split()[1] for line in built[name] if line.startswith("USER ")]
         assert users == [SERVICES[service]["user"]]
         assert SERVICES[service]["build"]["target"] == name
@@ -286,7 +305,9 @@ def test_a_cut_takes_five_seconds_at_most():
     assert blind * (poll + patience) + timer <= 5.0
 
 
-@pytest.mark.parametrize("script", ["nginx/start.sh", "nginx/watch-cuts.sh", "make-secrets.sh"])
+@pytest.mark.parametrize(
+    "script", ["nginx/start.sh", "nginx/watch-cuts.sh", "vllm/serve.sh", "make-secrets.sh"]
+)
 def test_scripts_are_plain_shell_and_can_be_run(script):
     path = DEPLOY / script
     assert path.stat().st_mode & 0o111

@@ -19,6 +19,7 @@ from stagerelease.catalog.tables import RepoAlias
 from stagerelease.demo.world import CHECKPOINTS
 from stagerelease.downloads.tables import Download, Transfer
 from stagerelease.entitlements import service as entitlements
+from stagerelease.http.hub import strangers
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.kernel.errors import NotFound
@@ -281,22 +282,40 @@ def a_stranger(world, address):
     return world.client(transport=httpx.HTTPTransport(local_address=address, verify=NO_TLS))
 
 
-def test_a_strangers_ranges_of_one_file_are_one_download(world):
+def test_a_strangers_parts_of_one_file_are_one_download(world):
     url = world.client("partner").head(world.file("public")).headers["location"]
     with a_stranger(world, "127.0.0.1") as client:
         whole = client.get(url).content
         for at in (0, 0, 1, 2):
             client.get(url, headers={"Range": f"bytes={at}-{at}"})
         wait_for(lambda: [row.bytes_sent for row in downloads(world)] == [len(whole) + 4])
-        client.get(url)  # asked for whole: somebody else, for all we know
+        for asked in ({}, {"Range": "bytes=0-"}, {"Range": "x"}, {"Range": "bytes=0-1,4-5"}):
+            assert client.get(url, headers=asked).content == whole  # each may be somebody else
+        assert client.get(url, headers={"Range": "bytes=0-0", "If-Range": '"x"'}).content == whole
     with a_stranger(world, "127.0.7.7") as client:
         client.get(url, headers={"Range": "bytes=0-0"})
         client.get(url, headers={"Range": f"bytes=1-{len(whole)}"})
     wait_for(lambda: all(row.completed_at for row in downloads(world)))
     sent = sorted(row.bytes_sent for row in downloads(world))
-    assert sent == [len(whole), len(whole), len(whole) + 4]
+    assert sent == [len(whole)] * 6 + [len(whole) + 4]
     types = drain(world)
-    assert types.count("download.started") == types.count("download.completed") == 3
+    assert types.count("download.started") == types.count("download.completed") == 7
+
+
+def test_where_a_stranger_came_from_is_forgotten_after_an_hour(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(strangers.time, "monotonic", lambda: now[0])
+    kept = strangers.Strangers()
+    first, second = ("n", "r", "v", "one"), ("n", "r", "v", "two")
+    kept.keep(first, "dl_1")
+    now[0] = 3000.0
+    kept.keep(second, "dl_2")
+    assert (kept.find(first), kept.find(second)) == ("dl_1", "dl_2")
+    now[0] = 3601.0
+    assert (kept.find(first), kept.find(second), len(kept)) == (None, "dl_2", 1)
+    now[0] = 7000.0
+    kept.keep(first, "dl_3")
+    assert len(kept) == 1
 
 
 def test_a_strangers_range_is_new_after_an_hour(world):

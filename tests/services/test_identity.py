@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from stagerelease.identity import queries, service
+from stagerelease.erasing.service import erase_person
+from stagerelease.identity import queries, service, tokens
 from stagerelease.identity.rules import SCOPES
 from stagerelease.jobs.tables import Job
 from stagerelease.kernel.actor import OPERATOR
@@ -165,6 +166,11 @@ def test_a_token_makes_none_that_outlives_it(works, clock, ann):
     assert by_token(works, ann).expires_at is None  # this one has no end itself
 
 
+def erase(work, handle):
+    """Erase a person, for a reason that names nobody."""
+    erase_person(work, handle, reason="Asked by letter.")
+
+
 def reason_of(works, text):
     """Say why a token is refused now, or None."""
     try:
@@ -192,9 +198,10 @@ def test_ending_a_token_ends_every_one_that_was_made_with_it_and_no_other(works,
     assert reason_of(works, leaked) is None
     assert reason_of(works, child) == reason_of(works, grandchild) == "token.revoked"
     fourth, late = made(leaked)
+    fifth, later = made(late)
     with works.begin(OPERATOR) as work:
         service.revoke_token(work, first)
-    assert reason_of(works, leaked) == reason_of(works, late) == "token.revoked"
+    assert {reason_of(works, text) for text in (leaked, late, later)} == {"token.revoked"}
     assert reason_of(works, ann) is reason_of(works, beside) is None
     with works.begin(OPERATOR, read_only=True) as work:
         ended = [
@@ -206,11 +213,42 @@ def test_ending_a_token_ends_every_one_that_was_made_with_it_and_no_other(works,
             if e.leaf["type"] == "token.revoked"
         ]
     assert ended == [
-        (f"token:{second}", {}),
-        (f"token:{third}", {"made_by": second}),
+        (f"token:{second}", {"made_by": first}),
+        (f"token:{third}", {"made_by": second, "because_of": second}),
         (f"token:{first}", {}),
-        (f"token:{fourth}", {"made_by": first}),
+        (f"token:{fourth}", {"made_by": first, "because_of": first}),
+        (f"token:{fifth}", {"made_by": fourth, "because_of": first}),
     ]
+
+
+@pytest.mark.parametrize("stop", [service.disable_person, erase])
+def test_what_the_tokens_of_a_stopped_account_made_for_others_ends_with_it(works, stop):
+    with works.begin(OPERATOR) as work:
+        for handle, kind in (("own", "human"), ("top", "human"), ("robot", "service")):
+            service.create_person(work, handle=handle, display_name=handle, kind=kind)
+        for handle in ("own", "top"):
+            service.assign_role(work, person=handle, role="owner")
+        leaked = service.create_token(work, person="own", name="leaked")[1]
+        before = service.create_token(work, person="robot", name="the host's")[1]
+    with works.begin() as work:
+        work.actor = service.authenticate(work, leaked)
+        kept = service.create_token(work, person="robot", name="kept")[1]
+    assert reason_of(works, kept) is None
+    with works.begin(OPERATOR) as work:
+        stop(work, "own")
+    assert reason_of(works, kept) == "token.revoked"
+    assert reason_of(works, before) is None
+
+
+def test_nobody_has_more_tokens_than_one_step_can_end(works, ann, monkeypatch):
+    monkeypatch.setattr(tokens, "MOST_LIVE", 3)
+    last = [by_token(works, ann).id for _ in range(2)][-1]
+    with pytest.raises(Conflict) as refused:
+        by_token(works, ann)
+    assert refused.value.reason == "token.too-many"
+    with works.begin(OPERATOR) as work:
+        service.revoke_token(work, last)
+    by_token(works, ann)
 
 
 def test_a_token_that_was_ended_meanwhile_makes_no_other(works, ann):

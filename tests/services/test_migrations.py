@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, text
+from make_partners import REPO, database_url, partnered, world
+from sqlalchemy import Engine, inspect, text
 
 from databases import execute
 from stagerelease.db.base import Base
 from stagerelease.db.engine import make_engine
 from stagerelease.db.migrate import downgrade, upgrade
+from stagerelease.downloads import service as downloads
+from stagerelease.downloads.tables import Download
+from stagerelease.identity import service as identity
+
+__all__ = ["database_url", "partnered", "world"]  # fixtures
 
 BEGAN = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
 
@@ -50,6 +56,60 @@ def test_the_head_is_what_the_program_means_and_each_step_goes_back(engine):
         downgrade(engine, revision)
         upgrade(engine)
         assert differences(engine) == [], revision
+
+
+def counts(engine: Engine) -> dict[str, int]:
+    """How many rows each table has."""
+    with engine.connect() as connection:
+        return {
+            name: connection.execute(text(f"SELECT count(*) FROM {name}")).scalar_one()
+            for name in sorted(Base.metadata.tables)
+        }
+
+
+def test_a_used_database_goes_back_and_forth_with_every_row(world):
+    """SQLite makes a table anew to change a column, while others refer to it."""
+    world.granted()
+    with world.begin("ann", quiet=True) as work:
+        ticket = downloads.prepare(
+            work, repo_id=REPO, rev="main", path="model.safetensors", record=True
+        )
+    downloads.finish(world.works, ticket.download_id, first=0, sent=4, outcome="client_left")
+    with world.begin("ann") as work:
+        identity.create_token(work, person="ann", name="made by a token")
+    engine = world.works.engine
+    before = counts(engine)
+    assert min(before[name] for name in ("download", "transfer", "api_token", "log_leaf")) > 0
+    for revision in ("0007", "0006", "0004"):
+        downgrade(engine, revision)
+        upgrade(engine)
+        assert counts(engine) == before, revision
+        assert differences(engine) == []
+    with world.begin("ann", quiet=True) as work:  # and it is used on
+        again = downloads.prepare(
+            work, repo_id=REPO, rev="main", path="model.safetensors", record=True
+        )
+    assert again.download_id == ticket.download_id
+    downloads.finish(world.works, ticket.download_id, first=4, sent=5, outcome="whole")
+    with world.works.begin(read_only=True) as work:
+        assert work.session.get_one(Download, ticket.download_id).completed_at is not None
+
+
+def test_a_row_that_refers_to_none_stops_a_migration(engine):
+    if engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL never lets go of what refers")
+    upgrade(engine, "0007")
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        driver.execute("PRAGMA foreign_keys=OFF")
+        driver.execute(
+            "INSERT INTO api_token (id, person_id, name, display, sha256, scopes, created_at) "
+            "VALUES ('t', 'nobody', 'n', 'd', x'00', '[]', '2026-01-01 00:00:00.000000')"
+        )
+        driver.execute("PRAGMA foreign_keys=ON")
+    with pytest.raises(RuntimeError, match="a row of api_token refers to a row of person"):
+        upgrade(engine)
+    assert "made_by" not in {c["name"] for c in inspect(engine).get_columns("api_token")}
 
 
 def test_days_are_counted_of_the_downloads_there_are(engine):

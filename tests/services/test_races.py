@@ -26,7 +26,7 @@ from make_release import (
 from stagerelease.db.work import Works
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import OPERATOR
-from stagerelease.kernel.errors import Blocked, Conflict, DomainError, Stale
+from stagerelease.kernel.errors import Blocked, Conflict, DomainError, Stale, Unauthenticated
 from stagerelease.releases import service
 from stagerelease.releases.facts import PromotionRow
 
@@ -338,3 +338,35 @@ def test_two_consents_at_once_lift_a_hold_once(works, staff, rounds):
         won = winners(at_once([lift(who) for who in ("sam", "sue", "ola")] * 2))
         assert len(won) == 2
         assert leaves(works, before) == ["hold.lift_consented"] * 2 + ["hold.lifted"]
+
+
+@pytest.mark.parametrize("rounds", FEW)
+def test_a_token_is_revoked_while_what_it_made_makes_more(works, staff, rounds):
+    """Whoever holds a leaked token cannot keep others from ending it, nor anything it made."""
+
+    def made(text: str) -> str:
+        with works.begin() as work:
+            work.actor = identity.authenticate(work, text)
+            return identity.create_token(work, person="mia", name="more")[1]
+
+    def make(text: str) -> Callable[[], str]:
+        return lambda: made(text)
+
+    for _ in range(rounds):
+        with works.begin(OPERATOR) as work:
+            row, leaked = identity.create_token(work, person="mia", name="leaked")
+            root = row.id
+        children = [made(leaked) for _ in range(THREADS - 1)]
+
+        def revoke(root=root) -> str:
+            with works.begin(OPERATOR) as work:
+                identity.revoke_token(work, root)
+            return ""
+
+        answers = at_once([revoke, *map(make, children)])
+        assert answers[0] == ""
+        late = [text for text in answers[1:] if isinstance(text, str)]
+        assert all(isinstance(a, str | Unauthenticated) for a in answers)
+        for text in (leaked, *children, *late):
+            with works.begin(read_only=True) as work, pytest.raises(Unauthenticated):
+                identity.authenticate(work, text)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from stagerelease.kernel.errors import Unavailable
 
@@ -23,10 +26,43 @@ def _config() -> Config:
     return config
 
 
+@contextmanager
+def migrating(engine: Engine) -> Iterator[Connection]:
+    """Give a connection in a transaction that may make tables anew; it commits when all is well.
+
+    SQLite changes a column by making its table anew, which other tables refer to all the while. So
+    it does not watch over that meanwhile (it cannot be told to within a transaction), and is asked
+    at the end whether every row still refers to one that is there.
+
+    Raises:
+        RuntimeError: one does not; nothing is changed.
+    """
+    with engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        sqlite = engine.dialect.name == "sqlite"
+        if sqlite:
+            driver.execute("PRAGMA foreign_keys=OFF")
+        try:
+            with connection.begin():
+                yield connection
+                lost = (
+                    connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                    if sqlite
+                    else None
+                )
+                if lost is not None:
+                    raise RuntimeError(
+                        f"a row of {lost[0]} refers to a row of {lost[2]} that is gone"
+                    )
+        finally:
+            if sqlite:
+                driver.execute("PRAGMA foreign_keys=ON")
+
+
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Run every migration that is missing, in one transaction on each database."""
     config = _config()
-    with engine.begin() as connection:
+    with migrating(engine) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
 
@@ -34,7 +70,7 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
 def downgrade(engine: Engine, revision: str) -> None:
     """Go back to ``revision`` (tests of migrations; an operator restores a backup instead)."""
     config = _config()
-    with engine.begin() as connection:
+    with migrating(engine) as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
 

@@ -24,7 +24,7 @@ from stagerelease.db.epoch import read_epoch
 from stagerelease.db.work import Work, Works
 from stagerelease.downloads import service as downloads
 from stagerelease.downloads.rules import Passed, read_line
-from stagerelease.downloads.service import Ticket
+from stagerelease.downloads.service import Again, Ticket, never
 from stagerelease.downloads.tables import EdgeCuts, EdgeLog, EdgePassage
 from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import ANONYMOUS, SYSTEM
@@ -51,7 +51,7 @@ FIRST_LINE = 4096
 
 
 def prepare(
-    work: Work, *, repo_id: str, rev: str, path: str, record: bool, again: str | None = None
+    work: Work, *, repo_id: str, rev: str, path: str, record: bool, again: Again = never
 ) -> Ticket:
     """Decide as ``downloads.prepare`` does, and note in the same transaction that bytes may flow.
 

@@ -16,6 +16,35 @@ NO_FILE_BYTES = frozenset({304, 412})
 """Answers to a condition (RFC 9110 §13): nothing of the file was to be sent."""
 
 
+MOST_RUNS = 1000
+"""In how many pieces, none touching the next, what has left of a file is remembered."""
+Runs = list[list[int]]
+
+
+def cover(runs: Runs, first: int, sent: int) -> Runs:
+    """Return what has left of a file once ``sent`` bytes from ``first`` have, too.
+
+    Runs are ``[from, to)`` in order, none touching the next. Of more than ``MOST_RUNS`` the last
+    are forgotten: nobody fetches a file so, and a download cannot be made to cost ever more.
+
+    >>> cover([[0, 4], [8, 12]], 4, 3)
+    [[0, 7], [8, 12]]
+    """
+    start, end = first, first + sent
+    if sent <= 0:
+        return runs
+    before = [run for run in runs if run[1] < start]
+    after = [run for run in runs if run[0] > end]
+    touched = runs[len(before) : len(runs) - len(after)]
+    joined = [min([start, *(run[0] for run in touched)]), max([end, *(run[1] for run in touched)])]
+    return [*before, joined, *after][:MOST_RUNS]
+
+
+def is_whole(runs: Runs, size: int) -> bool:
+    """Tell whether ``runs`` hold every byte of a file."""
+    return size == 0 or (bool(runs) and runs[0][0] == 0 and runs[0][1] >= size)
+
+
 @dataclass(frozen=True, slots=True)
 class Passed:
     """How one answer of the edge ended: which, from which byte, how many, and in what way.

@@ -7,15 +7,17 @@ is recognised only by what the process that answers remembers (``again``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, exists, select
+from sqlalchemy import and_, select
 
 from stagerelease.catalog import queries as catalog
 from stagerelease.db.epoch import read_epoch
 from stagerelease.db.work import Work, Works
 from stagerelease.downloads.copies import Copy, copy_for
+from stagerelease.downloads.rules import Runs, cover, is_whole
 from stagerelease.downloads.tables import Download, Transfer
 from stagerelease.entitlements import service as entitlements
 from stagerelease.entitlements.rules import STOPPED, Decision
@@ -29,6 +31,13 @@ from stagerelease.ledger import service as ledger
 SAME_DOWNLOAD = timedelta(hours=1)
 OPEN_FILES = frozenset({"README.md", "LICENSE", "LICENSE.md", "LICENSE.txt"})
 """Root files that anyone may read who may know of the repository (as the public Hub does)."""
+
+
+Again = Callable[[int], str | None]
+
+
+def never(_size: int) -> None:
+    """Say that a request of somebody who is not known goes on with nothing."""
 
 
 def is_open(decision: Decision, path: str) -> bool:
@@ -76,12 +85,12 @@ class FileMissing(NotFound):
 
 
 def prepare(
-    work: Work, *, repo_id: str, rev: str, path: str, record: bool, again: str | None = None
+    work: Work, *, repo_id: str, rev: str, path: str, record: bool, again: Again = never
 ) -> Ticket:
     """Decide on one file for ``work.actor``; with ``record``, write that a delivery begins.
 
-    ``again`` is the download that this one may go on with when nobody is known to ask: it is looked
-    at, not trusted.
+    ``again`` is asked, when nobody is known to ask, which download this one may go on with; it is
+    given the file's size. What it says is looked at, not trusted.
 
     Raises:
         NotFound: the repository is not visible (reason ``repo``), or the revision is unknown.
@@ -125,12 +134,12 @@ def prepare(
     return replace(ticket, download_id=download_id)
 
 
-def _going_on(work: Work, ticket: Ticket, track_id: str | None, again: str | None) -> str | None:
+def _going_on(work: Work, ticket: Ticket, track_id: str | None, again: Again) -> str | None:
     """Return the download that this request goes on with, or None when it is a new one."""
     if work.actor.is_human:
         whose = Download.person_id == work.actor.id
-    elif again is not None:
-        whose = and_(Download.id == again, Download.person_id.is_(None))
+    elif (earlier := again(ticket.copy.size)) is not None:
+        whose = and_(Download.id == earlier, Download.person_id.is_(None))
     else:
         return None
     return work.session.execute(
@@ -206,7 +215,8 @@ def record_transfer(
 ) -> None:
     """Record, inside a quiet Work, how one body of a download ended (see ``finish``)."""
     download = work.session.get_one(Download, download_id, with_for_update=True)
-    adds = _adds(work, download, first, sent)
+    if download.completed_at is None:
+        download.covered = _covered(work, download, first, sent)
     work.session.add(
         Transfer(
             id=transfer_id or new_id("xfr"),
@@ -223,7 +233,7 @@ def record_transfer(
         download.counted_at = None
     if outcome == "cut":
         _note(work, download, "download.cut", sent)
-    if adds and _covers(work, download):
+    if download.completed_at is None and is_whole(download.covered or [], download.size):
         download.completed_at = work.now
         _note(work, download, "download.completed", download.bytes_sent)
 
@@ -238,35 +248,23 @@ def _note(work: Work, download: Download, event: str, sent: int) -> None:
     )
 
 
-def _adds(work: Work, download: Download, first: int, sent: int) -> bool:
-    """Tell whether this body may have brought what was missing of the file.
+def _covered(work: Work, download: Download, first: int, sent: int) -> Runs:
+    """Return what of the file has left, with a body just noted.
 
-    Whoever asks for one byte over and over must not make every answer read all the earlier ones.
+    What earlier bodies carried stands on the download; of one that began under an earlier version
+    it is read from them.
     """
-    if download.completed_at is not None or download.bytes_sent + sent < download.size:
-        return False
-    held = exists().where(
-        Transfer.download_id == download.id,
-        Transfer.first_byte <= first,
-        Transfer.first_byte + Transfer.bytes_sent >= first + max(sent, 1),
-    )
-    return not work.session.execute(select(held)).scalar_one()
-
-
-def _covers(work: Work, download: Download) -> bool:
-    """Tell whether the transfers of a download together carried every byte of the file."""
-    work.session.flush()  # the transfer just added counts
+    if download.covered is not None:
+        return cover(download.covered, first, sent)
     rows = work.session.execute(
-        select(Transfer.first_byte, Transfer.bytes_sent)
-        .where(Transfer.download_id == download.id, Transfer.bytes_sent > 0)
-        .order_by(Transfer.first_byte)
+        select(Transfer.first_byte, Transfer.bytes_sent).where(
+            Transfer.download_id == download.id, Transfer.bytes_sent > 0
+        )
     )
-    reached = 0
-    for first, sent in rows:
-        if first > reached:
-            return False
-        reached = max(reached, first + sent)
-    return reached >= download.size
+    runs: Runs = []
+    for earlier in rows:
+        runs = cover(runs, *earlier)
+    return cover(runs, first, sent)
 
 
 def recheck(works: Works, ticket: Ticket) -> tuple[bool, datetime | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String, text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from stagerelease.db.base import Base
@@ -37,6 +37,8 @@ class Download(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     started_at: Mapped[datetime]
     bytes_sent: Mapped[int] = mapped_column(BigInteger, default=0)
+    # What of the file has left, as runs [from, to) in order; None until the first body ends.
+    covered: Mapped[list[list[int]] | None] = mapped_column(JSON)
     completed_at: Mapped[datetime | None]
     counted_at: Mapped[datetime | None]  # None: its day's figures have to be made anew
 

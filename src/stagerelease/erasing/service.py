@@ -21,6 +21,7 @@ from stagerelease.erasing import traces
 from stagerelease.identity import queries as people
 from stagerelease.identity.queries import PersonRow
 from stagerelease.identity.rules import Permission, Role, require
+from stagerelease.identity.tokens import end_tokens, tokens_made_by
 from stagerelease.incidents import service as incidents
 from stagerelease.incidents.tables import IncidentReport
 from stagerelease.kernel.errors import Conflict, FieldError, Invalid
@@ -69,6 +70,7 @@ def erase_person(work: Work, handle: str, *, reason: str) -> Erased:
     names = traces.names_of(work, person)
     _check(work, person, names, reason)
     pseudonym = pseudonym_of(person.id)
+    end_tokens(work, tokens_made_by(work, person.id))
     ended = traces.end_account(work, person, pseudonym)
     kept = traces.unname_signatures(work, person.id, pseudonym)
     traces.empty_requests(work, person)

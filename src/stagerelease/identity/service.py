@@ -30,6 +30,7 @@ from stagerelease.identity.tables import (
     RoleAssignment,
 )
 from stagerelease.identity.tokens import create_token as create_token
+from stagerelease.identity.tokens import end_tokens, tokens_made_by
 from stagerelease.identity.tokens import revoke_token as revoke_token
 from stagerelease.jobs.outbox import emit
 from stagerelease.kernel.actor import Actor, ActorKind
@@ -81,7 +82,10 @@ def create_person(
 
 
 def disable_person(work: Work, handle: str) -> None:
-    """Stop an account: every token of it stops authenticating at once. Once is enough."""
+    """Stop an account: every token of it stops authenticating at once. Once is enough.
+
+    What its tokens made for others, such as service accounts, ends as well.
+    """
     require(work.actor, Permission.PEOPLE_MANAGE)
     row = queries.load_person(work, handle)
     stopped = work.session.execute(  # since when it is stopped never changes
@@ -92,6 +96,7 @@ def disable_person(work: Work, handle: str) -> None:
     ).all()
     if not stopped:
         return
+    end_tokens(work, tokens_made_by(work, row.id))
     ledger.append(work, type="person.disabled", subject=f"person:{row.id}", detail={})
 
 

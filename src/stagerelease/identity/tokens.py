@@ -6,16 +6,19 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 
 from stagerelease.db.work import Work
 from stagerelease.identity import queries
 from stagerelease.identity.rules import SCOPES, Permission, check_text, make_token_text, require
 from stagerelease.identity.tables import ApiToken
 from stagerelease.kernel.clock import said
-from stagerelease.kernel.errors import Forbidden, Invalid, NotFound, Unauthenticated
+from stagerelease.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Unauthenticated
 from stagerelease.kernel.ids import new_id
 from stagerelease.ledger import service as ledger
+
+MOST_LIVE = 200
+"""Tokens of one account that are not over: whoever ends one ends all it made, in one step."""
 
 
 def create_token(
@@ -35,6 +38,7 @@ def create_token(
         Forbidden: the caller may not, or ``person`` is another human: whoever holds somebody's
             token can approve and sign as them, so only the shell on the host hands one over.
             Reason ``token.outlives``: it would last beyond the token the caller came by.
+        Conflict: the account has too many already (``token.too-many``).
         NotFound: there is no such person; said only to who makes tokens for others.
     """
     own = work.actor.is_human and person in (work.actor.id, work.actor.name)
@@ -58,6 +62,7 @@ def create_token(
     if expires_at is not None and expires_at <= work.now:
         raise Invalid("A token must end in the future.", reason="token.dates")
     expires_at = _within_own(work, expires_at)
+    _check_room(work, row.id)
     text = make_token_text(prefix)
     token = ApiToken(
         id=new_id("tok"),
@@ -104,6 +109,25 @@ def _within_own(work: Work, expires_at: datetime | None) -> datetime | None:
     return own if expires_at is None else expires_at
 
 
+def _check_room(work: Work, person_id: str) -> None:
+    """Return only if an account may have one token more.
+
+    Raises:
+        Conflict: it has as many live ones as anybody may.
+    """
+    live = select(func.count()).where(
+        ApiToken.person_id == person_id,
+        ApiToken.revoked_at.is_(None),
+        or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > work.now),
+    )
+    if work.session.execute(live).scalar_one() >= MOST_LIVE:
+        raise Conflict(
+            f"This account has {MOST_LIVE} tokens that are not over, and nobody may have more.",
+            reason="token.too-many",
+            next_step="Revoke those that are not used any more.",
+        )
+
+
 def revoke_token(work: Work, token_id: str) -> None:
     """End a token now, and every token that was made with it, however far down.
 
@@ -117,18 +141,35 @@ def revoke_token(work: Work, token_id: str) -> None:
     require(work.actor, Permission.TOKEN_MANAGE_OWN if own else Permission.TOKEN_MANAGE_ANY)
     if token is None:
         raise NotFound(f"There is no token {token_id!r}.", reason="token.unknown")
-    ending = [token]
-    while ending:
-        for one in ending:
-            _end(work, one, because_of=token)
-        made = select(ApiToken).where(ApiToken.made_by.in_([one.id for one in ending]))
-        ending = list(work.session.scalars(made.order_by(ApiToken.id).with_for_update()))
+    end_tokens(work, [token])
 
 
-def _end(work: Work, token: ApiToken, *, because_of: ApiToken) -> None:
-    if token.revoked_at is not None:
-        return
-    token.revoked_at = work.now
-    token.end_announced_at = work.now
-    detail = {} if token is because_of else {"made_by": because_of.id}
-    ledger.append(work, type="token.revoked", subject=f"token:{token.id}", detail=detail)
+def end_tokens(work: Work, roots: Sequence[ApiToken]) -> None:
+    """End these tokens now, those that are not over yet, and every one that was made with them.
+
+    All are locked before anything is logged: whoever makes a token with one of them holds its row
+    while it waits for its place in the log, and the two must not wait for each other.
+    """
+    because = {token.id: token.id for token in roots}
+    tree, level = list(roots), list(roots)
+    while level:
+        made = select(ApiToken).where(ApiToken.made_by.in_([one.id for one in level]))
+        found = work.session.scalars(made.order_by(ApiToken.id).with_for_update())
+        level = [one for one in found if one.id not in because]
+        because |= {one.id: because[str(one.made_by)] for one in level}
+        tree += level
+    for token in [one for one in tree if one.revoked_at is None]:
+        token.revoked_at = work.now
+        token.end_announced_at = work.now
+        root = because[token.id]
+        detail = {"made_by": token.made_by} if token.made_by is not None else {}
+        if root != token.id:
+            detail["because_of"] = root
+        ledger.append(work, type="token.revoked", subject=f"token:{token.id}", detail=detail)
+
+
+def tokens_made_by(work: Work, person_id: str) -> list[ApiToken]:
+    """Return, locked, the tokens of others that were made with one of this person's."""
+    theirs = select(ApiToken.id).where(ApiToken.person_id == person_id)
+    made = select(ApiToken).where(ApiToken.made_by.in_(theirs), ApiToken.person_id != person_id)
+    return list(work.session.scalars(made.order_by(ApiToken.id).with_for_update()))

@@ -17,7 +17,7 @@ from stagerelease.entitlements import service as entitlements
 from stagerelease.http.begin import BeginPublic, BeginWork, bearer_of
 from stagerelease.http.delivery import accel_response
 from stagerelease.http.hub.decisions import Decisions
-from stagerelease.http.hub.strangers import Strangers
+from stagerelease.http.hub.strangers import Strangers, asks_for_a_part
 from stagerelease.http.hub.wire import speak_hub, split_after
 from stagerelease.http.watched import watched
 from stagerelease.kernel.digests import is_commit
@@ -56,16 +56,13 @@ def _record(
     """Decide, and write that a delivery begins, or that a stranger's earlier one goes on."""
     strangers: Strangers = request.app.state.strangers
     key = strangers.key(request, repo_id, rev, path)
+
+    def again(size: int) -> str | None:
+        return strangers.find(key) if key and asks_for_a_part(request, size) else None
+
     prepare = edge.prepare if at_edge else downloads.prepare
     with begin(quiet=True) as work:
-        ticket = prepare(
-            work,
-            repo_id=repo_id,
-            rev=rev,
-            path=path,
-            record=True,
-            again=strangers.find(key) if key and "range" in request.headers else None,
-        )
+        ticket = prepare(work, repo_id=repo_id, rev=rev, path=path, record=True, again=again)
     if key and ticket.download_id is not None:
         strangers.keep(key, ticket.download_id)
     return ticket
