@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -17,7 +18,11 @@ from test_resolve import end_token
 
 from live import serve_in_thread
 from stagerelease.catalog import queries as catalog
+from stagerelease.db.engine import make_engine
+from stagerelease.db.work import Works
 from stagerelease.evidence import service, throttle
+from stagerelease.http.sentinel import BLIND_LIMIT
+from stagerelease.identity import service as identity
 from stagerelease.kernel.actor import OPERATOR
 from stagerelease.releases import queries as releases
 from stagerelease.settings import Settings
@@ -200,6 +205,31 @@ def test_a_file_in_flight_is_cut_when_its_reader_may_not_have_it_any_more(world,
                 time.sleep(0.02)
     assert time.monotonic() - ended["at"] < 5.0
     assert got < len(data)
+
+
+def test_a_file_in_flight_goes_on_though_every_connection_is_taken(world, evidence):
+    """A crowd of requests must not keep the question waiting whether its reader may have it."""
+    row = submit(world, evidence)
+    data = b"x" * (48 << 20)
+    made = attach(world, row, data=data).json()
+    address = f"/api/v1/evidence/{row['id']}/attachments/{made['id']}"
+    pool = world.box.works.engine.pool
+    elsewhere = Works(make_engine(world.box.settings.resolved_database_url), world.clock)
+    with (
+        ExitStack() as taken,
+        world.client("partner") as client,
+        client.stream("GET", address) as response,
+    ):
+        for _ in range(pool.size() + 4):
+            taken.enter_context(world.box.works.engine.connect())
+        with elsewhere.begin(OPERATOR) as work:  # everybody in flight is asked about again
+            identity.disable_person(work, "demo-outsider")
+        got, began = 0, time.monotonic()
+        for chunk in response.iter_raw(1 << 20):
+            got += len(chunk)
+            time.sleep(0.2 if time.monotonic() - began < BLIND_LIMIT + 1.5 else 0)
+    elsewhere.engine.dispose()
+    assert got == len(data)
 
 
 def test_other_bytes_than_announced_are_refused(world, evidence):
