@@ -24,6 +24,7 @@ from stagerelease.engine.batching import CHUNK, Scheduler
 from stagerelease.engine.checkpoint import Opened, open_checkpoint
 from stagerelease.engine.gpt2 import Gpt2
 from stagerelease.engine.linear import Dtype
+from stagerelease.engine.pages import give_back
 from stagerelease.engine.ports import Checkpoint, ModelState
 from stagerelease.engine.runner import Runner
 from stagerelease.kernel.errors import DomainError, Invalid, Unavailable
@@ -202,6 +203,7 @@ class Shelf:
         except BaseException:  # whatever a file may hold (a library's panic is no Exception)
             log.exception("a checkpoint could not be loaded", commit=entry.checkpoint.commit)
             result = Invalid("This checkpoint cannot be loaded.", reason="engine.model")
+        give_back()  # copies made on the way, and what the forgotten ones held
         loop.call_soon_threadsafe(self._finish, entry, result)
 
     def _finish(self, entry: _Entry, result: Runner | DomainError) -> None:
