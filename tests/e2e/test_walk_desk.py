@@ -21,12 +21,14 @@ from test_walk_researcher import BOXES, CHOICES, Postbox, Visit, mailed
 
 from browsing import ANSWERS
 from live import World
+from looks import PLAN, lay_out
 from receiving import Receiver, receiving
 from stagerelease import worker
 from stagerelease.bootstrap import Box
 from stagerelease.evidence import queries as evidence
 from stagerelease.identity import passwords
 from stagerelease.incidents import queries as incidents
+from stagerelease.incidents import service as handling
 from stagerelease.jobs.runner import run_one
 from stagerelease.kernel.actor import SYSTEM
 from stagerelease.ledger import queries as leaves
@@ -116,22 +118,22 @@ class Keys(Hands):
     """Hands that have a keyboard and nothing else."""
 
     def use(self, what: Locator) -> None:
-        self._reach(what)
+        self.reach(what)
         ticked = what.get_attribute("type") in ("checkbox", "radio")
         self.page.keyboard.press("Space" if ticked else "Enter")
 
     def write(self, key: str, text: str) -> None:
-        self._reach(self.field(key))
+        self.reach(self.field(key))
         self.page.keyboard.press("Control+A")
         self.page.keyboard.type(text)
 
     def add(self, key: str, text: str) -> None:
-        self._reach(self.field(key))
+        self.reach(self.field(key))
         self.page.keyboard.press("Control+End")
         self.page.keyboard.type(text)
 
     def choose(self, key: str, label: str) -> None:
-        self._reach(self.field(key))
+        self.reach(self.field(key))
         self.page.keyboard.type(label)
         chosen = self.field(key).evaluate("e => e.selectedOptions[0].label")
         assert chosen == label
@@ -146,11 +148,11 @@ class Keys(Hands):
         raise AssertionError(f"the arrows do not reach {value}")
 
     def date(self, key: str, day: date) -> None:
-        self._reach(self.field(key))
+        self.reach(self.field(key))
         self.page.keyboard.type(f"{day:%m%d%Y}")
         expect(self.field(key)).to_have_value(f"{day:%Y-%m-%d}")
 
-    def _reach(self, what: Locator) -> None:
+    def reach(self, what: Locator) -> None:
         wanted = what.element_handle()
         for _ in range(150):
             if wanted.evaluate("e => e === document.activeElement"):
@@ -426,10 +428,26 @@ def test_a_visitor_reports_a_leak_which_is_assessed_frozen_and_lifted(enter, wor
     owner.write("reason", "Both hosts confirm it.")
     owner.press("Consent to lift")
     owner.is_told("the hold is lifted")
-    with world.box.works.begin(read_only=True) as work:
-        assert tracks.list_holds(work, active=True) == []
     with world.client("researcher") as ada:
         assert ada.get(world.file("researcher", "config.json")).status_code == 200
+
+    security.follow("Incidents")
+    security.is_at("Incidents")
+    security.use(page.locator("a[href='/staff/incidents/1']").first)
+    security.write("mitigate_reason", "Both copies are gone.")
+    security.press("Its harm is contained")
+    security.is_told("Its harm is contained.")
+    security.write("outcome", "Two copies, both taken down.")
+    security.press("Consent to close")
+    security.is_told("Your word to close it is on record.")
+    owner.follow("Incidents")
+    owner.is_at("Incidents")
+    owner.use(owner.page.locator("a[href='/staff/incidents/1']").first)
+    owner.press("Consent to close")
+    owner.is_told("Your word to close it is on record.")
+    with world.box.works.begin(read_only=True) as work:
+        assert tracks.list_holds(work, active=True) == []
+        assert incidents.load_incident(work, 1).state == "closed"
     assert [t for t in entered() if t.startswith("hold.")] == [
         "hold.laid",
         *["hold.lift_consented"] * 2,
@@ -544,3 +562,67 @@ def test_by_keys_a_researcher_asks_is_let_in_downloads_and_gives_up(enter, world
     with world.box.works.begin(read_only=True) as work:
         grants = papers.list_grants(work, state="revoked")
     assert len(grants) == 1
+
+
+@pytest.mark.parametrize("enter", ["keyboard"], indirect=True)
+def test_what_has_the_focus_keeps_it_when_the_stops_are_asked_again(enter, world):
+    names = lay_out(world)
+    security = enter("security")
+    security.page.clock.install()
+    page = security.visit.go(f"/staff/incidents/{names['triaged']}/freeze")
+    region = page.get_by_role("region", name="Grants it stops")
+    security.reach(region)
+    region.evaluate("e => { e.dataset.old = 'yes'; }")
+    page.clock.run_for(11_000)
+    expect(page.locator("[data-old]")).to_have_count(0)
+    expect(region).to_be_focused()
+
+    with world.box.works.begin(world.actor("security")) as work:
+        handling.confirm(work, int(names["triaged"]), reason="Seen on two forums.")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for _ in range(3):  # there is nothing to decide any more, so it is not asked again
+        page.clock.run_for(11_000)
+        page.wait_for_load_state("networkidle")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("enter", ["keyboard", "no-scripts"], indirect=True)
+def test_a_plan_is_checked_proposed_and_consented_to(enter, world, entered):
+    manager, reviewer = enter("release_manager"), enter("reviewer_a")
+    page = manager.visit.go("/staff")
+    manager.follow("Plans")
+    manager.follow("Write a plan")
+    manager.is_at("Write a plan")
+    manager.write("source", PLAN.replace("P14D", "two weeks"))
+    manager.write("rationale", "Two more weeks.")
+    manager.press("Check")
+    expect(page.locator("#beside")).to_contain_text("must be an ISO 8601 duration")
+    manager.write("source", PLAN)
+    manager.press("Propose plan")
+    manager.is_told("A second person")
+    reviewer.visit.go("/staff")
+    reviewer.follow("Plans")
+    reviewer.is_at("Plans")
+    reviewer.use(reviewer.page.locator("a[href^='/staff/plan-proposals/']").first)
+    reviewer.press("Consent to this text")
+    reviewer.is_told("in force")
+    with world.box.works.begin(read_only=True) as work:
+        plan = tracks.find_plan(work, "demo")
+    assert plan is not None
+    assert plan.version == 2
+    assert entered() == ["plan.proposed", "plan.consented", "plan.applied"]
+
+
+@pytest.mark.parametrize("enter", ["keyboard"], indirect=True)  # by mouse: test_playground.py
+def test_by_keys_a_text_is_begun_and_gone_on_with(enter, world):
+    ada = enter("researcher")
+    page = ada.visit.go("/")
+    ada.follow("Playground")
+    ada.is_at("Playground")
+    ada.write("prompt", "In a shocking")
+    ada.press("Three short ways to go on")
+    expect(page.locator("#telling")).to_have_text("The machine has finished.")
+    second = page.locator(".choice mark").nth(1).text_content()
+    ada.use(page.get_by_role("button", name="Go on with this one").nth(1))
+    expect(ada.field("prompt")).to_have_value(f"In a shocking{second}")
