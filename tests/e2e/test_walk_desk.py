@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
@@ -24,6 +25,7 @@ from live import World
 from looks import PLAN, lay_out
 from receiving import Receiver, receiving
 from stagerelease import worker
+from stagerelease.access import service as access
 from stagerelease.bootstrap import Box
 from stagerelease.evidence import queries as evidence
 from stagerelease.identity import passwords
@@ -455,6 +457,7 @@ def test_a_visitor_reports_a_leak_which_is_assessed_frozen_and_lifted(enter, wor
     ]
 
 
+@pytest.mark.parametrize("enter", ["keyboard", "no-scripts"], indirect=True)
 def test_a_partner_hands_evidence_in_and_a_reviewer_accepts_it(enter, world, clock, entered):
     partner, reviewer = enter("partner"), enter("reviewer_a")
     partner.visit.go("/me")
@@ -488,6 +491,35 @@ def test_a_partner_hands_evidence_in_and_a_reviewer_accepts_it(enter, world, clo
     assert (row.state, row.verdict) == ("accepted", "some_benefit")
     assert row.accepted_by == world.actor("reviewer_a").id
     assert entered() == ["evidence.drafted", "evidence.submitted", "evidence.accepted"]
+
+
+@pytest.mark.parametrize("enter", ["keyboard", "no-scripts"], indirect=True)
+def test_a_manager_lays_a_hold_by_hand_and_an_officer_refuses_a_request(enter, world, entered):
+    names = lay_out(world, keys=False)
+    before = entered()
+    manager, officer = enter("release_manager"), enter("access_officer")
+    manager.visit.go("/staff")
+    manager.follow("Holds")
+    manager.is_at("Holds")
+    manager.press("Lay hold")
+    manager.is_refused("Choose what it is over.")
+    manager.choose("over", "Everything")
+    manager.write("reason", "An exercise.")
+    manager.press("Lay hold")
+    manager.is_told("The hold is laid.")
+    officer.visit.go("/staff")
+    officer.follow("Requests")
+    officer.follow("Outsider (demo)")
+    officer.follow("Review and decide")
+    officer.follow("Cannot be verified")
+    expect(officer.field("reason")).to_have_value(re.compile("could not verify"))
+    officer.press("Reject request")
+    officer.is_told("rejected")
+    with world.box.works.begin(world.actor("access_officer")) as work:
+        held = tracks.list_holds(work, active=True)
+        assert access.show_request(work, names["request"]).request.state == "rejected"
+    assert held[-1].scope == "everything"
+    assert entered()[len(before) :] == ["hold.laid", "access_request.rejected"]
 
 
 @pytest.fixture
