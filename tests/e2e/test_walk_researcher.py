@@ -26,6 +26,7 @@ from live import World
 from stagerelease import worker
 from stagerelease.jobs.runner import run_one
 from stagerelease.notices import jobs as notices
+from stagerelease.partners import queries as papers
 
 pytestmark = pytest.mark.e2e
 ADDRESS = ANSWERS["email"]
@@ -227,6 +228,21 @@ def approved_and_signed(officer: Visit, ada: Visit, request_id: str) -> None:
     sign(ada, ada.page.url.removeprefix(ada.world.base_url))
 
 
+def given_up(visit: Visit) -> None:
+    """Ask for more time, think better of it, and give the grant up."""
+    page = visit.go("/me")
+    page.get_by_text("Renew, or give it up").click()
+    page.locator("#f-message-1").fill("One more month.")
+    visit.press("Ask for renewal")
+    assert "Your wish was passed on" in page.locator("#done").inner_text()
+    page.get_by_text("Renew, or give it up").click()
+    page.get_by_role("link", name="Give up this access").click()
+    visit.press("Give up access")
+    assert "You gave that access up." in page.locator("#done").inner_text()
+    with visit.world.box.works.begin(read_only=True) as work:
+        assert len(papers.list_grants(work, state="revoked")) == 1
+
+
 @pytest.mark.parametrize("scripts", [False, True], ids=["without-scripts", "with-scripts"])
 def test_from_the_form_to_the_bytes(chromium, world, postbox, tmp_path, scripts):
     repo = world.repos["researcher"]
@@ -248,6 +264,7 @@ def test_from_the_form_to_the_bytes(chromium, world, postbox, tmp_path, scripts)
     ada.press("Sign in")
     assert ada.heading() == "My access"
     assert "You have access" in ada.page.locator("main").inner_text()
+    given_up(ada)
     assert ada.complaints == officer.complaints == []
 
 

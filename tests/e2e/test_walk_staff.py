@@ -195,32 +195,6 @@ def test_what_moved_is_told_and_what_was_typed_is_kept(people, world):
     assert "Your answer is on record" in notice(page)
 
 
-def test_security_freezes_with_everything_named(chromium, world):
-    names = lay_out(world)
-    security = Visit(chromium, world, scripts=True, who="security")
-    page = security.go(f"/staff/incidents/{names['triaged']}")
-    page.get_by_role("link", name="Confirm and freeze…").click()
-    assert "Researcher (demo)" in page.locator("#stops").inner_text()
-    security.press("Confirm and freeze")
-    assert "Say how you know" in page.locator("#errors").inner_text()
-    page.locator("#f-reason").fill("Seen on two forums.")
-    security.press("Confirm and freeze")
-    assert "stopped" in notice(page)
-    page.get_by_role("link", name="Hold 2").click()
-    page.locator("#f-reason").fill("Taken down.")
-    security.press("Consent to lift")
-    assert "A second person" in notice(page)
-    assert page.get_by_role("button", name="Consent to lift").get_attribute("aria-disabled")
-    owner = Visit(chromium, world, scripts=True, who="owner")
-    page = owner.go("/staff/holds/2")
-    page.locator("#f-reason").fill("Both hosts confirm it.")
-    owner.press("Consent to lift")
-    assert "lifted" in notice(page)
-    assert security.complaints == owner.complaints == []
-    security.context.close()
-    owner.context.close()
-
-
 def test_a_plan_is_linted_beside_its_text_as_it_is_written(chromium, world):
     manager = Visit(chromium, world, scripts=True, who="release_manager")
     page = manager.go("/staff/plan-editor?base=demo")
