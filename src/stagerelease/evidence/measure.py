@@ -109,7 +109,7 @@ def check(new: NewEvidence, now: datetime) -> NewEvidence:
     if not is_sha256(new.subject_sha256):
         faults.add("subject_sha256", "A subject is named by 64 lower-case hex digits.")
     if new.fact_status not in tuple(FactStatus):
-        faults.add("fact_status", f"A fact is {', '.join(FactStatus)}.")
+        faults.add("fact_status", f"Say how it is known: {', '.join(FactStatus)}.")
     _gather(faults, lambda: check_dates(new.measured_at, new.valid_until, now))
     metrics = TYPES[new.type].metrics
     if new.metric == FINDING:
