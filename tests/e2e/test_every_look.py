@@ -63,6 +63,8 @@ class Visitor:
         self.be(look.who)
         self.page.set_viewport_size({"width": 1280, "height": 900})
         answer = self.page.goto(self.world.base_url + look.path.format(**names))
+        if look.unfold:
+            self.page.get_by_text(look.unfold, exact=True).click()
         for key, value in look.fill.items():
             self.page.locator(f"#f-{key}").fill(value)
         if look.press:
