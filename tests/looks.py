@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from browsing import ANSWERS, draft_evidence
+from browsing import ANSWERS, cookie_for, draft_evidence
 from live import World
 from stagerelease.access import service as access
 from stagerelease.catalog import queries as catalog
@@ -16,7 +16,7 @@ from stagerelease.catalog import service as catalog_service
 from stagerelease.catalog.rules import NewFile
 from stagerelease.evidence import service as evidence
 from stagerelease.identity import entering, links, passwords, proving
-from stagerelease.identity.tables import Passkey
+from stagerelease.identity.tables import Passkey, Person
 from stagerelease.incidents import service as incidents
 from stagerelease.jobs.tables import Job
 from stagerelease.kernel.actor import OPERATOR, SYSTEM
@@ -31,13 +31,14 @@ from stagerelease.releases.planning import record_version
 
 @dataclass(frozen=True)
 class Look:
-    """A page: its address, who opens it, what they fill in and which button they press."""
+    """A page: its address, who opens it, what they unfold, fill in, and which button they press."""
 
     path: str
     who: str | None = None
     press: str = ""
     fill: dict[str, str] = field(default_factory=dict)
     status: int = 200
+    unfold: str = ""
 
 
 ASK = "/models/{repo}/request"
@@ -89,6 +90,8 @@ LOOKS = {
     "sign in": Look("/sign-in"),
     "sign in, refused": Look("/sign-in", press="Mail me a link", fill={"address": "nobody"}),
     "sign in, sent": Look("/sign-in/sent"),
+    "sign in, by link": Look("/sign-in/confirm?t={sign_in}"),
+    "sign in, forged": Look("/sign-in/confirm?t=x", status=422),
     "my access": Look("/me", "researcher"),
     "tokens": Look("/me/tokens", "researcher"),
     "tokens, made": Look("/me/tokens", "researcher", "Make token", {"name": "laptop"}),
@@ -111,6 +114,8 @@ LOOKS = {
     "security, passkeys": Look("/me/security", "partner"),
     "step up, passkey": Look("/me/security/passkey", "partner", status=403),
     "step up, password": Look("/me/security/passkey", "auditor", status=403),
+    "step up, by link": Look("/step-up/confirm?t={prove}", "access_officer"),
+    "step up, elsewhere": Look("/step-up/confirm?t={prove}", "access_officer", "Yes, it is me"),
     "enrol": Look("/enrol?t={enrol}"),
     "my access, empty": Look("/me", "auditor"),
     "queue": Look("/staff/requests", "access_officer"),
@@ -176,6 +181,13 @@ LOOKS = {
     "signature, staff": Look("/staff/signatures/{signature}", "access_officer"),
     "people": Look("/staff/people", "owner"),
     "person": Look("/staff/people/demo-manager", "owner"),
+    "person, not erased": Look(
+        "/staff/people/demo-manager",
+        "owner",
+        "Erase person",
+        {"reason": "Asked by letter."},
+        unfold="Erase this person",
+    ),
     "organisation": Look("/staff/organisations/partner-a", "owner"),
     "holders": Look("/staff/holders", "auditor"),
     "holders, future": Look("/staff/holders?at=2999-01-01T00:00", "auditor", status=422),
@@ -204,7 +216,6 @@ def lay_out(world: World, *, keys: bool = True) -> dict[str, str]:
     with begin() as work:
         mine = access.save_draft(work, answers=answers, repo_id=world.repos["partner"])
         assert access.submit_draft(work, mine.id, secret=mine.secret).confirming
-        entering.ask_to_sign_in(work, "demo@example.org", network="ab" * 32)
     with begin(read_only=True) as work:
         facts = [j.payload.get("facts", {}) for j in work.session.query(Job).order_by(Job.id)]
         link = next(f["link"] for f in facts if f.get("link_path") == "/access/confirm")
@@ -220,6 +231,7 @@ def lay_out(world: World, *, keys: bool = True) -> dict[str, str]:
     return {
         "incident": str(number),
         **desk,
+        **_mailed(world, "access_officer"),
         "entry": "73",
         "grant": grant.id,
         "draft": draft_evidence(world),
@@ -232,6 +244,28 @@ def lay_out(world: World, *, keys: bool = True) -> dict[str, str]:
         "repo": repo,
         "public": world.repos["public"],
         "held": world.repos["partner"],
+    }
+
+
+def _mailed(world: World, who: str) -> dict[str, str]:
+    """Have one of staff mailed a link to sign in by, and one to show that it is them."""
+    works, address = world.box.works, "officer@example.org"
+    with works.begin(OPERATOR) as work:
+        work.session.get_one(Person, world.actor(who).id).email = address
+    with works.begin(quiet=True) as work:
+        entering.ask_to_sign_in(work, address, network="ab" * 32)
+    with works.begin(read_only=True) as work:
+        asked = work.session.query(Job).filter(Job.kind == entering.JOB).one().payload
+    entering.mail_sign_in(works, asked)
+    cookie = cookie_for(world, who)
+    with works.begin(world.actor(who)) as work:
+        proving.ask_to_prove(work, cookie)
+    with works.begin(read_only=True) as work:
+        mails = [job.payload.get("facts", {}) for job in work.session.query(Job)]
+    found = {mail.get("link_path"): mail["link"] for mail in mails if mail.get("link")}
+    return {
+        "sign_in": links.sign_link(world.box.link_key, found[entering.PATH]),
+        "prove": links.sign_link(world.box.link_key, found[proving.PROVE_PATH]),
     }
 
 

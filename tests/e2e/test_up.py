@@ -23,6 +23,8 @@ from databases import free_port
 
 pytestmark = pytest.mark.e2e
 ME = [sys.executable, "-m", "stagerelease"]
+WITHIN, STARTS = 10, 3
+"""Seconds in which the command serves a world that is there, in the best of so many starts."""
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Installation:
     base_url: str
     data: Path
     environ: dict[str, str]
+    took: float
+    """Seconds from the command to the first 200 of `/readyz`."""
 
     @property
     def demo(self) -> dict:
@@ -82,6 +86,7 @@ def trusting(ca: str) -> ssl.SSLContext:
 def running(data: Path, *options: str, tls: bool = False, **extra: str) -> Iterator[Installation]:
     port = free_port()
     environ = {**os.environ, "DATA_DIR": str(data), "PORT": str(port), **extra}
+    began = time.monotonic()
     process = subprocess.Popen(
         [*ME, "up", "--demo", *options],
         env=environ,
@@ -97,7 +102,7 @@ def running(data: Path, *options: str, tls: bool = False, **extra: str) -> Itera
             90,
             "ready",
         )
-        yield Installation(process, base, data, environ)
+        yield Installation(process, base, data, environ, time.monotonic() - began)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -135,15 +140,20 @@ def test_a_killed_supervisor_leaves_nothing_serving(tmp_path):
 
 
 @pytest.mark.alone
-def test_a_second_start_finds_the_same_world(tmp_path):
+def test_a_second_start_serves_the_same_world_within_ten_seconds(tmp_path):
     with running(tmp_path / "data") as up:
-        tokens = up.demo["tokens"]
-    began = time.monotonic()
-    with running(tmp_path / "data") as up:
-        assert time.monotonic() - began < 60  # nothing is laid down twice
-        assert up.demo["tokens"] == tokens
-        with up.client("partner") as client:
-            assert client.get("/api/whoami-v2").status_code == 200
+        tokens, first = up.demo["tokens"], up.took
+    later: list[float] = []
+    while len(later) < STARTS and min(later, default=WITHIN + 1) > WITHIN:
+        with running(tmp_path / "data") as up:
+            later.append(up.took)
+            assert up.demo["tokens"] == tokens
+            with up.client("partner") as client:
+                assert client.get("/api/whoami-v2").status_code == 200
+    said = ", ".join(f"{seconds:.1f}" for seconds in later)
+    said = f"served after {first:.1f} s with a world to lay down, and after {said} s with it there"
+    print(said)
+    assert min(later) <= WITHIN, f"{said}; load {os.getloadavg()[0]:.1f}"
 
 
 @pytest.mark.alone
@@ -358,9 +368,13 @@ def test_aliases_redirect(served, tmp_path):
 @pytest.mark.parametrize("label", ["1.5B"])
 def test_true_size_flows_to_the_real_client_in_flat_memory(tmp_path, label):
     """6.2 GB: synthesised, imported, promoted by two approvers, fetched by the Hub's client."""
-    need = 22 << 30
-    if shutil.disk_usage(tmp_path).free < need:
-        pytest.skip(f"needs {need >> 30} GiB of disk for the checkpoint, its blob and its copy")
+    need, free = 22 << 30, shutil.disk_usage(tmp_path).free
+    if free < need:
+        missing = (
+            f"needs {need >> 30} GiB of disk for the checkpoint, its blob and its copy; "
+            f"{tmp_path} has {free >> 30}"
+        )
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(missing)
     most = 0
     with running(tmp_path / "data") as up:
         url, digest = release_synthetic(up, tmp_path, label)

@@ -7,10 +7,12 @@ may sees a page, a redirect that follows a form, or a refusal that is about the 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import pytest
 from fastapi.routing import APIRoute
+from starlette.routing import Match
 from test_every_route import (
     DECIDERS,
     EVERYONE,
@@ -28,7 +30,7 @@ from test_every_route import (
 )
 
 from browsing import browser
-from looks import lay_out
+from looks import LOOKS, lay_out
 from stagerelease.http.pages import LAST as LAST_ROUTER
 from stagerelease.http.pages import ROUTERS
 from stagerelease.http.pages.frame import assets
@@ -217,6 +219,18 @@ TABLE = {
 }
 LAST = ("/give-up", "/withdraw", "/revoke", "/sign-out", "/sessions/close")
 EMPTY_IS_FINE = frozenset({404, 409, 422})
+NOT_LOOKED_AT = {
+    "/log/{idx}/bundle": "a document of JSON",
+    "/models/{org}/{name}/signatures/{signature_id}": "a signature to keep",
+    "/me/data/export": "a document of JSON to keep",
+    "/signatures/{signature_id}/text": "a text to keep",
+    "/signatures/{signature_id}/pdf": "a PDF to keep",
+    "/signatures/{signature_id}/receipt": "a document of JSON to keep",
+    "/staff/evidence/{evidence_id}/files/{attachment_id}": "a file as it was handed in",
+    "/static/{digest}/{name:path}": "styles, scripts, fonts",
+    "/{org}/{name}": "leads to the model's page",
+}
+"""What a GET answers with no page of its own, and what it answers with."""
 
 
 def routes() -> set[str]:
@@ -231,6 +245,21 @@ def routes() -> set[str]:
 
 def test_every_page_is_in_the_table_and_no_other():
     assert routes() == set(TABLE)
+
+
+def page_of(path: str) -> str:
+    """Return the page that answers an address: the first whose template fits."""
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": ""}
+    found = (r for router in (*ROUTERS, LAST_ROUTER) for r in router.routes)
+    return next(route.path for route in found if route.matches(scope)[0] is Match.FULL)
+
+
+def test_every_page_is_looked_at_or_said_why_not():
+    models = dict.fromkeys(("repo", "public", "held"), "org/name")
+    filled = [look.path.format_map(defaultdict(lambda: "1", models)) for look in LOOKS.values()]
+    looked_at = {page_of(path.partition("?")[0]) for path in filled if path != "/nowhere"}
+    pages = {key.removeprefix("GET ") for key in TABLE if key.startswith("GET ")}
+    assert pages - looked_at == set(NOT_LOOKED_AT)
 
 
 @pytest.fixture
