@@ -31,7 +31,10 @@ from stagerelease.releases.planning import record_version
 
 @dataclass(frozen=True)
 class Look:
-    """A page: its address, who opens it, what they unfold, fill in, and which button they press."""
+    """A page: its address, who opens it, what they unfold, fill in, and which button they press.
+
+    ``stays``: a script answers the button, on the page itself.
+    """
 
     path: str
     who: str | None = None
@@ -39,6 +42,7 @@ class Look:
     fill: dict[str, str] = field(default_factory=dict)
     status: int = 200
     unfold: str = ""
+    stays: bool = False
 
 
 ASK = "/models/{repo}/request"
@@ -59,10 +63,14 @@ LOOKS = {
     "log, nothing": Look("/log?type=nothing"),
     "log entry": Look("/log/{entry}", "auditor"),
     "log entry, private": Look("/log/7"),
-    "log entry, verified": Look("/log/5", "auditor", "Verify in this browser"),
+    "log entry, verified": Look("/log/5", "auditor", "Verify in this browser", stays=True),
     "playground": Look("/playground", "researcher"),
     "playground, written": Look(
-        "/playground?model={repo}", "researcher", "Continue the text", {"prompt": "In a shocking"}
+        "/playground?model={repo}",
+        "researcher",
+        "Continue the text",
+        {"prompt": "In a shocking"},
+        stays=True,
     ),
     "playground, nobody": Look("/playground"),
     "status": Look("/status"),

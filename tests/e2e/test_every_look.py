@@ -8,6 +8,7 @@ picture (``make screenshots``).
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import axe_playwright_python
@@ -69,7 +70,10 @@ class Visitor:
         for key, value in look.fill.items():
             self.page.locator(f"#f-{key}").fill(value)
         if look.press:
-            self.page.get_by_role("button", name=look.press, exact=True).click()
+            button = self.page.get_by_role("button", name=look.press, exact=True)
+            # A click does not wait for the page that it leads to.
+            with nullcontext() if look.stays else self.page.expect_navigation():
+                button.click()
         return answer.status
 
 
