@@ -23,9 +23,10 @@ from databases import free_port
 
 pytestmark = pytest.mark.e2e
 ME = [sys.executable, "-m", "stagerelease"]
-WITHIN, STARTS = 30, 3
-"""Seconds in which the service answers, the best of so many starts: it is meant to be ten, which is
-measured and printed here; a test must not fail because a machine is slow today."""
+WITHIN = 30
+"""Seconds in which the service answers. It is meant to be ten, and what it was is printed here: a
+test must not fail because a machine is slow today.
+"""
 """Seconds in which the command serves a world that is there, in the best of so many starts."""
 
 
@@ -145,17 +146,14 @@ def test_a_killed_supervisor_leaves_nothing_serving(tmp_path):
 def test_a_second_start_serves_the_same_world_in_seconds(tmp_path):
     with running(tmp_path / "data") as up:
         tokens, first = up.demo["tokens"], up.took
-    later: list[float] = []
-    while len(later) < STARTS and min(later, default=WITHIN + 1) > WITHIN:
-        with running(tmp_path / "data") as up:
-            later.append(up.took)
-            assert up.demo["tokens"] == tokens
-            with up.client("partner") as client:
-                assert client.get("/api/whoami-v2").status_code == 200
-    said = ", ".join(f"{seconds:.1f}" for seconds in later)
-    said = f"served after {first:.1f} s with a world to lay down, and after {said} s with it there"
+    with running(tmp_path / "data") as up:
+        later = up.took
+        assert up.demo["tokens"] == tokens
+        with up.client("partner") as client:
+            assert client.get("/api/whoami-v2").status_code == 200
+    said = f"served after {first:.1f} s with a world to lay down, {later:.1f} s with it there"
     print(said)
-    assert min(later) <= WITHIN, f"{said}; load {os.getloadavg()[0]:.1f}"
+    assert later <= WITHIN, f"{said}; load {os.getloadavg()[0]:.1f}"
 
 
 @pytest.mark.alone
