@@ -29,11 +29,12 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from stagerelease.catalog.synthesize import synthesize
 from stagerelease.engine.batching import CHUNK
-from stagerelease.engine.gpt2 import Gpt2, Shape, Store, padded, read_shape
+from stagerelease.engine.gpt2 import Gpt2, padded, read_shape
 from stagerelease.engine.linear import Dtype
 from stagerelease.engine.local import LocalEngine
 from stagerelease.engine.ports import Job, Sampling
 from stagerelease.engine.shelf import slots_of
+from stagerelease.engine.store import Shape, Store
 from stagerelease.kernel.errors import Invalid
 from stagerelease.storage.local import LocalBlobStore
 

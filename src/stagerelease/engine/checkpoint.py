@@ -13,8 +13,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stagerelease.engine.gpt2 import Shape, read_shape
+from stagerelease.engine.gpt2 import read_shape
 from stagerelease.engine.ports import Checkpoint
+from stagerelease.engine.store import Shape
 from stagerelease.engine.vocabulary import Vocabulary
 from stagerelease.kernel.errors import Invalid, NotFound
 from stagerelease.storage.ports import BlobStore, LocalBlob
